@@ -1,0 +1,86 @@
+"""Draw boxes and labels on an image."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+import numpy.typing as npt
+
+from rdlite.results import Detection, Detections
+
+_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
+# Successive multiples of the golden ratio stay far apart on the colour circle.
+_GOLDEN = 0.618034
+
+
+def draw(image: npt.NDArray[np.uint8], detections: Detections) -> npt.NDArray[np.uint8]:
+    """Return a copy of an image with a box and a label "name 0.87" for every object.
+
+    Lines and letters grow with the image. Every class has one colour, always the same.
+    Characters outside ASCII appear as question marks: OpenCV's built-in font has no others.
+
+    Args:
+        image: uint8 `(H, W, 3)` BGR.
+        detections: Objects in pixels of this image. The most confident is drawn last, on top.
+
+    Returns:
+        A new uint8 `(H, W, 3)` BGR array.
+    """
+    picture = np.array(image, order="C")
+    width = line_width(picture)
+    for one in sorted(detections, key=lambda one: one.confidence):
+        _box(picture, one, width)
+    return picture
+
+
+def line_width(image: npt.NDArray[np.uint8]) -> int:
+    """Return the width of lines in pixels that suits an image's size, at least 1."""
+    height, width = image.shape[:2]
+    return max(1, round(float(height + width) * 0.0015))
+
+
+def class_color(class_id: int) -> tuple[int, int, int]:
+    """Return the colour of a class as blue, green, red; stable from run to run."""
+    hue = (0.02 + class_id * _GOLDEN) % 1.0
+    # A second brightness keeps 80 classes apart that have neighbouring hues.
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 1.0 if class_id % 2 == 0 else 0.8)
+    return round(blue * 255), round(green * 255), round(red * 255)
+
+
+def _box(picture: npt.NDArray[np.uint8], one: Detection, width: int) -> None:
+    import cv2
+
+    color = class_color(one.class_id)
+    x1, y1, x2, y2 = (round(value) for value in one.xyxy)
+    cv2.rectangle(picture, (x1, y1), (x2, y2), color, width, cv2.LINE_AA)
+    _label(picture, f"{one.name} {one.confidence:.2f}", (x1, y1), color, width)
+
+
+def _label(
+    picture: npt.NDArray[np.uint8],
+    text: str,
+    corner: tuple[int, int],
+    color: tuple[int, int, int],
+    width: int,
+) -> None:
+    import cv2
+
+    font, scale, weight = cv2.FONT_HERSHEY_SIMPLEX, 0.3 + 0.12 * width, max(1, width // 2)
+    (text_width, text_height), below = cv2.getTextSize(text, font, scale, weight)
+    pad = max(2, width)
+    box_width, box_height = text_width + 2 * pad, text_height + below + 2 * pad
+    # Above the box where there is room, else inside its top edge; never outside the image.
+    left = max(0, min(corner[0], picture.shape[1] - box_width))
+    top = corner[1] - box_height if corner[1] >= box_height else max(0, corner[1])
+    top = max(0, min(top, picture.shape[0] - box_height))
+    end = (left + box_width, top + box_height)
+    cv2.rectangle(picture, (left, top), end, color, cv2.FILLED)
+    origin = (left + pad, top + pad + text_height)
+    cv2.putText(picture, text, origin, font, scale, _contrast(color), weight, cv2.LINE_AA)
+
+
+def _contrast(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    blue, green, red = color
+    # Brightness as ITU-R BT.601 weighs it.
+    return _BLACK if 0.114 * blue + 0.587 * green + 0.299 * red > 128 else _WHITE

@@ -1,0 +1,26 @@
+"""The errors rdlite raises: one tree, each branch also a builtin error."""
+
+from __future__ import annotations
+
+
+class RdliteError(Exception):
+    """Base of every error that rdlite raises on purpose.
+
+    The text is one sentence: what was got, what was wanted, what to do.
+    """
+
+
+class ImageError(RdliteError, ValueError):
+    """An image could not be read, or an array is not an image."""
+
+
+class VideoError(RdliteError, OSError):
+    """A video could not be read or written."""
+
+
+class ModelError(RdliteError, ValueError):
+    """A model file is damaged, unsafe, or not an rdlite model."""
+
+
+class OptionError(RdliteError, ValueError):
+    """An argument has a value that rdlite cannot use."""

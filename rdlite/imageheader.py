@@ -1,0 +1,123 @@
+"""What an image file claims to be, read from its first bytes without decoding it."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+from rdlite.errors import ImageError
+
+FORMATS: Final = "JPEG, PNG, WebP, GIF, BMP or TIFF"
+"""The formats `read_header` knows, for messages."""
+
+# Start-of-frame markers: C0-CF without DHT (C4), JPG (C8) and DAC (CC).
+_JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_BARE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
+_TIFF_TYPES: Final = {1: "B", 3: "H", 4: "I"}
+
+
+class Header(NamedTuple):
+    """Attributes of an encoded image.
+
+    Attributes:
+        format: "jpeg", "png", "webp", "gif", "bmp" or "tiff".
+        width: Pixels, as stored (before any EXIF rotation).
+        height: Pixels, as stored.
+    """
+
+    format: str
+    width: int
+    height: int
+
+
+def read_header(data: bytes) -> Header:
+    """Return the format and size that an encoded image states in its header.
+
+    Args:
+        data: The file's bytes; only the header is looked at.
+
+    Raises:
+        ImageError: The bytes are none of the known formats, or end inside the header.
+    """
+    for signature, name, size in _SNIFFERS:
+        if data.startswith(signature) and (name != "webp" or data[8:12] == b"WEBP"):
+            try:
+                width, height = size(data)
+            except (struct.error, IndexError):
+                raise ImageError(f"the {name.upper()} header is incomplete or damaged") from None
+            if width < 1 or height < 1:
+                raise ImageError(f"the {name.upper()} header says {width}x{height} pixels")
+            return Header(name, width, height)
+    raise ImageError(f"the content is not a {FORMATS} image")
+
+
+def _jpeg(data: bytes) -> tuple[int, int]:
+    at = 2
+    while True:
+        if data[at] != 0xFF:
+            raise IndexError
+        marker = data[at + 1]
+        if marker in _JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return width, height
+        if marker == 0xFF:  # fill byte
+            at += 1
+        elif marker in _JPEG_BARE:
+            at += 2
+        else:
+            at += 2 + int(struct.unpack_from(">H", data, at + 2)[0])
+
+
+def _png(data: bytes) -> tuple[int, int]:
+    width, height = struct.unpack_from(">II", data, 16)
+    return width, height
+
+
+def _gif(data: bytes) -> tuple[int, int]:
+    width, height = struct.unpack_from("<HH", data, 6)
+    return width, height
+
+
+def _bmp(data: bytes) -> tuple[int, int]:
+    (header_size,) = struct.unpack_from("<I", data, 14)
+    width, height = struct.unpack_from("<HH" if header_size == 12 else "<ii", data, 18)
+    return width, abs(height)  # a negative height means rows stored from the top
+
+
+def _webp(data: bytes) -> tuple[int, int]:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return _u24(data, 24) + 1, _u24(data, 27) + 1
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = struct.unpack_from("<HH", data, 26)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _u24(data: bytes, at: int) -> int:
+    return data[at] | data[at + 1] << 8 | data[at + 2] << 16
+
+
+def _tiff(data: bytes) -> tuple[int, int]:
+    order = "<" if data[:2] == b"II" else ">"
+    (start,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, start)
+    sides = {}
+    for at in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from(order + "HH", data, at)
+        if tag in (256, 257) and kind in _TIFF_TYPES:
+            (sides[tag],) = struct.unpack_from(order + _TIFF_TYPES[kind], data, at + 8)
+    return sides.get(256, 0), sides.get(257, 0)
+
+
+_SNIFFERS: Final = (
+    (b"\xff\xd8\xff", "jpeg", _jpeg),
+    (b"\x89PNG\r\n\x1a\n", "png", _png),
+    (b"RIFF", "webp", _webp),
+    (b"GIF87a", "gif", _gif),
+    (b"GIF89a", "gif", _gif),
+    (b"BM", "bmp", _bmp),
+    (b"II*\0", "tiff", _tiff),
+    (b"MM\0*", "tiff", _tiff),
+)

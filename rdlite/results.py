@@ -1,0 +1,305 @@
+"""What the detector found in one image, and the formats it can be turned into."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from xml.etree import ElementTree
+
+import numpy as np
+import numpy.typing as npt
+
+from rdlite.errors import OptionError
+
+if TYPE_CHECKING:
+    import pandas
+    import supervision
+
+# A thousandth of a pixel and a millionth of a score are finer than what onnxruntime repeats
+# from one CPU type to another, and half the text of an exact float32.
+_PIXEL_DIGITS = 3
+_SCORE_DIGITS = 6
+
+
+class Detection(NamedTuple):
+    """One object.
+
+    Attributes:
+        xyxy: Box in pixels of the upright image: x1, y1, x2, y2.
+        confidence: Score in (0, 1].
+        class_id: Index into the model's names.
+        name: Class name.
+    """
+
+    xyxy: tuple[float, float, float, float]
+    confidence: float
+    class_id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Detections:
+    """All objects found in one image, best first. Empty is a normal value.
+
+    `len(d)`, iteration (yields `Detection`) and indexing work: an integer gives one
+    `Detection`; a slice, a list of integers or a boolean mask gives a smaller `Detections`.
+
+    Attributes:
+        xyxy: float32 `(n, 4)`, pixels of the upright image, x1 y1 x2 y2; read-only.
+        confidence: float32 `(n,)`; read-only.
+        class_id: int64 `(n,)`, index into `names`; read-only.
+        names: The model's class names.
+        category_ids: Dataset (COCO) category id of each class, same order as `names`.
+        image_size: Width and height of the upright image, pixels.
+        speed: Milliseconds spent in `preprocess`, `inference` and `postprocess`.
+        dropped_nonfinite: Candidate boxes removed because the network returned NaN or infinity.
+
+    Raises:
+        OptionError: The arrays disagree in length, or a class id has no name.
+
+    Example:
+        >>> found = Detector()("street.jpg")
+        >>> people = found[found.class_id == found.names.index("person")]
+        >>> [detection.xyxy for detection in people]
+    """
+
+    xyxy: npt.NDArray[np.float32]
+    confidence: npt.NDArray[np.float32]
+    class_id: npt.NDArray[np.int64]
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    image_size: tuple[int, int]
+    speed: Mapping[str, float] = field(default_factory=dict)
+    dropped_nonfinite: int = 0
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "xyxy", _read_only(self.xyxy, np.float32))
+        put(self, "confidence", _read_only(self.confidence, np.float32))
+        put(self, "class_id", _read_only(self.class_id, np.int64))
+        put(self, "speed", MappingProxyType(dict(self.speed)))
+        n = len(self.class_id)
+        if self.xyxy.shape != (n, 4) or self.confidence.shape != (n,):
+            raise OptionError(
+                f"xyxy must be (n, 4) and confidence (n,) for {n} class ids, "
+                f"got {self.xyxy.shape} and {self.confidence.shape}"
+            )
+        if len(self.category_ids) != len(self.names):
+            raise OptionError(
+                f"category_ids must have one id for each of {len(self.names)} names, "
+                f"got {len(self.category_ids)}"
+            )
+        if n and not 0 <= self.class_id.min() <= self.class_id.max() < len(self.names):
+            raise OptionError(
+                f"class_id must be from 0 to {len(self.names) - 1}, "
+                f"got {self.class_id.min()} to {self.class_id.max()}"
+            )
+
+    @classmethod
+    def empty(
+        cls,
+        *,
+        names: Sequence[str] = (),
+        category_ids: Sequence[int] = (),
+        image_size: tuple[int, int] = (0, 0),
+    ) -> Detections:
+        """Return a value that holds no object."""
+        return cls(
+            xyxy=np.empty((0, 4), np.float32),
+            confidence=np.empty(0, np.float32),
+            class_id=np.empty(0, np.int64),
+            names=tuple(names),
+            category_ids=tuple(category_ids),
+            image_size=image_size,
+        )
+
+    @property
+    def class_names(self) -> list[str]:
+        """Class name of each object."""
+        return [self.names[index] for index in self.class_id.tolist()]
+
+    def __len__(self) -> int:
+        return len(self.class_id)
+
+    def __iter__(self) -> Iterator[Detection]:
+        rows = zip(
+            self.xyxy.tolist(), self.confidence.tolist(), self.class_id.tolist(), strict=True
+        )
+        for box, score, index in rows:
+            yield Detection(tuple(box), score, index, self.names[index])
+
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> Detection: ...
+    @overload
+    def __getitem__(
+        self, index: slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any]
+    ) -> Detections: ...
+    def __getitem__(self, index: Any) -> Detection | Detections:
+        if isinstance(index, (int, np.integer)):
+            return next(iter(self._take([int(index)])))
+        return self._take(index)
+
+    def _take(self, index: Any) -> Detections:
+        if not isinstance(index, slice):
+            index = np.asarray(index)
+            if index.dtype != bool:
+                # NumPy types an empty list as float64, which cannot index.
+                index = index.astype(np.intp) if index.size == 0 else index
+        return Detections(
+            self.xyxy[index],
+            self.confidence[index],
+            self.class_id[index],
+            self.names,
+            self.category_ids,
+            self.image_size,
+            self.speed,
+            self.dropped_nonfinite,
+        )
+
+    def __repr__(self) -> str:
+        counts = Counter(self.class_names).most_common()
+        found = ", ".join(f"{count} {name}" for name, count in counts) or "nothing"
+        width, height = self.image_size
+        return f"<Detections {found} in {width}x{height}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Rebuilding through the constructor keeps the arrays read-only in the other process.
+        values = [getattr(self, item.name) for item in fields(self)]
+        return type(self), tuple(dict(v) if isinstance(v, Mapping) else v for v in values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain Python values, ready for `json.dumps`.
+
+        Returns:
+            `width` and `height` of the upright image and `detections`, a list of
+            `{"xyxy": [x1, y1, x2, y2], "confidence", "class_id", "class_name"}`; boxes are
+            rounded to 0.001 pixel and scores to 0.000001.
+        """
+        width, height = self.image_size
+        return {
+            "width": width,
+            "height": height,
+            "detections": [
+                {
+                    "xyxy": [round(value, _PIXEL_DIGITS) for value in one.xyxy],
+                    "confidence": round(one.confidence, _SCORE_DIGITS),
+                    "class_id": one.class_id,
+                    "class_name": one.name,
+                }
+                for one in self
+            ],
+        }
+
+    def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
+        """Return COCO results entries; `bbox` is x, y, width, height in pixels.
+
+        Args:
+            image_id: The id of this image in the COCO annotation file.
+        """
+        return [
+            {
+                "image_id": image_id,
+                "category_id": self.category_ids[one.class_id],
+                "bbox": [round(value, _PIXEL_DIGITS) for value in _xywh(one.xyxy)],
+                "score": round(one.confidence, _SCORE_DIGITS),
+            }
+            for one in self
+        ]
+
+    def to_yolo(self) -> str:
+        """Return one line per object: class id, centre x, centre y, width, height, confidence.
+
+        The four box values are fractions of the image's width and height.
+        """
+        width, height = self.image_size
+        lines = []
+        for one in self:
+            x, y, w, h = _xywh(one.xyxy)
+            box = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
+            values = " ".join(f"{value:.6f}" for value in (*box, one.confidence))
+            lines.append(f"{one.class_id} {values}\n")
+        return "".join(lines)
+
+    def to_voc(self, filename: str) -> str:
+        """Return a Pascal VOC annotation as XML text.
+
+        Boxes follow VOC: whole pixels counted from 1, the last one included.
+
+        Args:
+            filename: The image's file name, stored in the annotation.
+        """
+        root = ElementTree.Element("annotation")
+        _leaf(root, "filename", filename)
+        size = ElementTree.SubElement(root, "size")
+        for tag, value in zip(("width", "height", "depth"), (*self.image_size, 3), strict=True):
+            _leaf(size, tag, value)
+        for one in self:
+            entry = ElementTree.SubElement(root, "object")
+            _leaf(entry, "name", one.name)
+            _leaf(entry, "confidence", round(one.confidence, _SCORE_DIGITS))
+            box = ElementTree.SubElement(entry, "bndbox")
+            for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), _voc(one.xyxy), strict=True):
+                _leaf(box, tag, value)
+        ElementTree.indent(root)
+        return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a pandas DataFrame, one row per object.
+
+        Columns: x_min, y_min, x_max, y_max (pixels), class_id, class_name, confidence.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas; run `pip install pandas`") from error
+        frame = pandas.DataFrame(self.xyxy.copy(), columns=["x_min", "y_min", "x_max", "y_max"])
+        return frame.assign(
+            class_id=self.class_id.copy(),
+            class_name=self.class_names,
+            confidence=self.confidence.copy(),
+        )
+
+    def to_supervision(self) -> supervision.Detections:
+        """Return a `supervision.Detections` with the class names in `data["class_name"]`.
+
+        Raises:
+            ImportError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise ImportError(
+                "to_supervision needs supervision; run `pip install supervision`"
+            ) from error
+        return supervision.Detections(
+            xyxy=self.xyxy.copy(),
+            confidence=self.confidence.copy(),
+            class_id=self.class_id.copy(),
+            data={"class_name": np.array(self.class_names, dtype=str)},
+        )
+
+
+def _read_only(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
+    array = np.array(values, dtype=dtype)
+    array.flags.writeable = False
+    return array
+
+
+def _xywh(xyxy: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = xyxy
+    return x1, y1, x2 - x1, y2 - y1
+
+
+def _voc(xyxy: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+    x1, y1, x2, y2 = (round(value) for value in xyxy)
+    return x1 + 1, y1 + 1, max(x2, x1 + 1), max(y2, y1 + 1)
+
+
+def _leaf(parent: ElementTree.Element, tag: str, value: object) -> None:
+    ElementTree.SubElement(parent, tag).text = str(value)

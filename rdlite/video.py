@@ -1,0 +1,424 @@
+"""Read a video file frame by frame: upright, with exact times, past damaged packets."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rdlite.errors import OptionError, VideoError
+from rdlite.image import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+MAX_BAD_PACKETS = 32
+
+# FFmpeg would follow what these name, other files included.
+_PLAYLISTS = {".m3u", ".m3u8", ".ffconcat", ".concat", ".sdp", ".mpd", ".pls"}
+# A playlist is recognised by its content as well, so only containers that hold their own
+# media may be opened.
+_CONTAINERS = (
+    "apng,asf,av1,avi,cavsvideo,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,m4v,matroska,webm,mjpeg,"
+    "mov,mp4,mpeg,mpegts,mpegtsraw,mpegvideo,mxf,nut,obu,ogg,rm,vc1,vvc,wtv,yuv4mpegpipe"
+)
+# Containers that state a duration in their header and do not fail when they end early.
+_DECLARE_DURATION = ("matroska", "avi")
+# The YUV matrices that swscale converts, by AVColorSpace number, and its own number for each.
+SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+_BT709, _BT601 = 1, 6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One decoded frame.
+
+    Attributes:
+        index: Number of the frame, counted from 0 at the reader's start.
+        pts: Presentation time stamp as the file states it, None where it states none.
+        time: Seconds since the start of the container.
+        ticks: The same instant as `time`, exact, in units of the stream's time base.
+        duration: Ticks until the next frame as the file states it, 0 where unknown.
+        image: uint8 `(H, W, 3)` BGR, rotated upright.
+    """
+
+    index: int
+    pts: int | None
+    time: float
+    ticks: int
+    duration: int
+    image: npt.NDArray[np.uint8]
+
+
+def open_media(path: str | os.PathLike[str]) -> InputContainer:
+    """Open a media file on disk; nothing that it refers to is opened.
+
+    Args:
+        path: A regular file. URLs, pipes and playlists are refused.
+
+    Raises:
+        VideoError: The file is missing, not a regular file, empty, or not a media container.
+    """
+    import av
+
+    _refuse(os.fspath(path))
+    try:
+        # The prefix keeps FFmpeg from taking a name such as "concat:a.mp4" for a protocol.
+        return av.open(
+            f"file:{os.fspath(path)}",
+            mode="r",
+            options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
+            metadata_errors="replace",
+        )
+    except (av.error.FFmpegError, UnicodeError) as error:
+        raise VideoError(
+            f"{path} cannot be opened as a video ({reason(error)}): it is damaged, was cut before "
+            "its index was written, or is not a video"
+        ) from error
+
+
+def read_packets(container: InputContainer, *streams: Any) -> Iterator[Packet[Any] | None]:
+    """Yield packets, None for one that cannot be read, until 33 in a row cannot or the end."""
+    import av
+
+    unread = 0
+    while unread <= MAX_BAD_PACKETS:
+        try:
+            for packet in container.demux(*streams):
+                if packet.size:  # an empty packet would end the decoder
+                    unread = 0
+                    yield packet
+            return
+        except av.error.FFmpegError:
+            unread += 1
+            yield None
+
+
+def reason(error: Exception) -> str:
+    """Return FFmpeg's words for an error, without its number and file name."""
+    return str(getattr(error, "strerror", None) or error).lower()
+
+
+class VideoReader:
+    """Iterate over the frames of a video file, once.
+
+    Every packet is decoded on its own, so that a damaged one costs its own frames only; they are
+    counted, never hidden. Times come from the stream's time stamps, so variable frame rates are
+    right. Interlaced video is returned as stored. Use it in a `with` statement; it also closes
+    itself when the iteration ends or is abandoned.
+
+    Args:
+        path: The file. URLs and playlists are refused.
+        stride: Return every Nth frame.
+        start: Seconds since the container's start of the first frame wanted, None for all.
+        end: Seconds before which the last frame wanted begins, None for all.
+
+    Attributes:
+        frames_read: Frames decoded between `start` and `end`, the ones that `stride` skips
+            included.
+        bad_packets: Packets that could not be read or decoded.
+        missing_pts: Frames without a time stamp; they follow the one before at the mean rate.
+        truncated: True when the file ends before the frames that it declares.
+        declared_frames: Number of frames that the header states, 0 where it states none.
+        duration: Seconds that the header states, 0.0 where it states none.
+        other_streams: How many further streams the file has, by kind: "audio", "subtitle", ...
+        stream: The `av` stream that is read.
+        time_base: Seconds per tick.
+        rate: Mean frames per second.
+        origin: Tick of the container's start; `Frame.ticks` counts from there.
+        rotation: Degrees by which the latest frame was turned to be upright.
+
+    Raises:
+        OptionError: `stride`, `start` or `end` is out of range.
+        VideoError: The file cannot be read or holds no video, or, while iterating, more than
+            32 packets in a row cannot be decoded.
+
+    Example:
+        >>> with VideoReader("clip.mp4", start=10.0, end=20.0) as reader:
+        ...     for frame in reader:
+        ...         print(frame.time, frame.image.shape)
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        stride: int = 1,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> None:
+        _check_range(stride, start, end)
+        self.path = Path(path)
+        self.frames_read = self.bad_packets = self.missing_pts = 0
+        self.truncated = False
+        self._stride = stride
+        self.rotation = self._end_ticks = self._last_dts = 0
+        self._open()
+        self._first, self._last = self.ticks(start) or 0, self.ticks(end)
+        self.declared_frames = self.stream.frames
+        self.duration = (self._container.duration or 0) / 1e6
+        streams = self._container.streams
+        self.other_streams = dict(Counter(str(s.type) for s in streams if s is not self.stream))
+
+    def _open(self) -> None:
+        self._container = open_media(self.path)
+        self._wait_for_key = False
+        try:
+            self.stream = _video_stream(self._container, self.path)
+            self._check_size(self.stream.codec_context)
+        except VideoError:
+            self.close()
+            raise
+        # One thread gives the same frames on every machine and reports errors where they are.
+        self.stream.codec_context.thread_count = 1
+        self.time_base = _fraction(self.stream.time_base, Fraction(1, 90_000))
+        guess = _fraction(self.stream.guessed_rate, Fraction(25))
+        self.rate = _fraction(self.stream.average_rate, guess)
+        self.origin = _origin(self._container, self.stream, self.time_base)
+
+    @property
+    def sample_aspect_ratio(self) -> Fraction:
+        """Width to height of one pixel of the upright picture."""
+        aspect = _fraction(self.stream.codec_context.sample_aspect_ratio, Fraction(1))
+        return 1 / aspect if self.rotation % 180 else aspect
+
+    def warnings(self) -> list[str]:
+        """Return one sentence for each thing that could not be read as the file promises."""
+        sentences = []
+        if self.bad_packets:
+            sentences.append(f"{self.bad_packets} damaged packets of {self.path} were skipped.")
+        if self.truncated:
+            declared = self.declared_frames or "an unknown number of"
+            sentences.append(
+                f"{self.path} ends early: {self.frames_read} of {declared} frames were read."
+            )
+        if self.missing_pts:
+            sentences.append(
+                f"{self.missing_pts} frames of {self.path} have no time stamp; "
+                f"the mean rate of {float(self.rate):.3f} frames per second was used."
+            )
+        return sentences
+
+    def __iter__(self) -> Iterator[Frame]:
+        with self:
+            for ticks, decoded in self._timed():
+                if self._last is not None and ticks >= self._last:
+                    return
+                if ticks >= self._first:
+                    index = self.frames_read
+                    self.frames_read += 1
+                    if index % self._stride == 0:
+                        yield self._frame(index, ticks, decoded)
+            self.truncated = self.truncated or self._ends_early()
+
+    def _frame(self, index: int, ticks: int, decoded: VideoFrame) -> Frame:
+        seconds, duration = float(ticks * self.time_base), decoded.duration or 0
+        return Frame(index, decoded.pts, seconds, ticks, duration, self._image(decoded))
+
+    def ticks(self, seconds: float | None) -> int | None:
+        """Return the first tick at or after an instant, to the microsecond; None stays None."""
+        return None if seconds is None else math.ceil(Fraction(seconds - 1e-6) / self.time_base)
+
+    def _timed(self) -> Iterator[tuple[int, VideoFrame]]:
+        step = max(1, round(1 / self.rate / self.time_base))
+        following = 0
+        for frame in self._decoded_from_first():
+            if frame.pts is None:
+                self.missing_pts += 1
+            ticks = following if frame.pts is None else frame.pts - self.origin
+            following = ticks + (frame.duration or step)
+            self._end_ticks = max(self._end_ticks, following)
+            yield ticks, frame
+
+    def _decoded_from_first(self) -> Iterator[VideoFrame]:
+        # Where a seek leads is checked, because an index may point too far; reading from the
+        # beginning is slower and always right.
+        if self._seek():
+            frames = self._decoded()
+            head = next(frames, None)
+            if head is not None and head.pts is not None and head.pts - self.origin <= self._first:
+                yield head
+                yield from frames
+                return
+            self._restart()
+        yield from self._decoded()
+
+    def _seek(self) -> bool:
+        import av
+
+        # One second early, for frames that are stored after later ones.
+        target = self._first + self.origin - int(1 / self.time_base)
+        if target <= (self.stream.start_time or 0):
+            return False
+        try:
+            self._container.seek(target, stream=self.stream)
+        except av.error.FFmpegError:
+            self._restart()
+            return False
+        self._wait_for_key = True
+        return True
+
+    def _restart(self) -> None:
+        self.close()
+        self._open()
+        self.bad_packets = 0
+
+    def _decoded(self) -> Iterator[VideoFrame]:
+        import av
+
+        in_a_row = 0
+        for packet in self._packets():
+            try:
+                frames = self.stream.decode(packet)
+            except av.error.FFmpegError as error:
+                in_a_row += 1
+                self.bad_packets += 1
+                if in_a_row > MAX_BAD_PACKETS:
+                    raise VideoError(
+                        f"{self.path} is damaged: {in_a_row} packets in a row cannot be decoded "
+                        f"after {self.frames_read} frames ({reason(error)}); repair the file, or "
+                        "choose another part with start= and end="
+                    ) from error
+                continue
+            in_a_row = 0
+            yield from frames
+
+    def _packets(self) -> Iterator[Packet[VideoStream] | None]:
+        unread = 0
+        for packet in read_packets(self._container, self.stream):
+            if packet is None:
+                unread += 1
+                continue
+            self.bad_packets += unread
+            unread = 0
+            if self._wait_for_key and not packet.is_keyframe:
+                continue
+            self._wait_for_key = False
+            self._last_dts = packet.dts or 0
+            yield packet
+        # Packets that cannot be read up to the end of the file were cut off.
+        self.truncated = unread > 0
+        yield None
+
+    def _image(self, frame: VideoFrame) -> npt.NDArray[np.uint8]:
+        self._check_size(frame)
+        # FFmpeg leaves the matrix of RGB alone and would refuse one that does not fit.
+        matrix = yuv_matrix(frame.colorspace, frame.width, frame.height)
+        bgr = frame.to_ndarray(
+            format="bgr24",
+            src_colorspace=None if frame.format.is_rgb else SWS_MATRIX[matrix],
+            threads=1,
+        )
+        self.rotation = round(frame.rotation / 90) * 90
+        return np.ascontiguousarray(np.rot90(bgr, k=self.rotation // 90), dtype=np.uint8)
+
+    def _check_size(self, picture: Any) -> None:
+        if picture.width * picture.height > MAX_PIXELS:
+            raise VideoError(
+                f"{self.path} has frames of {picture.width}x{picture.height} pixels; "
+                f"the limit is {MAX_PIXELS} pixels"
+            )
+
+    def _ends_early(self) -> bool:
+        index = self.stream.index_entries
+        if len(index) and self._last_dts < index[-1].timestamp:
+            return True
+        if not self._container.format.name.startswith(_DECLARE_DURATION):
+            return False
+        # Matroska states where the last frame ends, counted from 0 and not from the first.
+        read = float((self._end_ticks + self.origin) * self.time_base)
+        declared = _declared_seconds(self._container, self.stream)
+        return declared - read > max(0.25, 2 / float(self.rate))
+
+    def close(self) -> None:
+        """Close the file. Closing twice does nothing."""
+        self._container.close()
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def yuv_matrix(tag: int, width: int, height: int) -> int:
+    """Return the YUV matrix of a picture, as an `AVColorSpace` number.
+
+    Args:
+        tag: What the file states; where that says nothing, the size decides as players do.
+        width: Width of the picture, pixels.
+        height: Height of the picture, pixels.
+    """
+    if tag in SWS_MATRIX:
+        return tag
+    return _BT709 if width >= 1280 or height > 576 else _BT601
+
+
+def _refuse(path: str) -> None:
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path) and not os.path.exists(path):
+        raise VideoError(f"{path} is not a file on this machine; download it and pass the file")
+    if Path(path).suffix.lower() in _PLAYLISTS:
+        raise VideoError(f"{path} is a playlist, which names other files; pass a video file")
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise VideoError(f"{path} cannot be opened: {reason(error)}") from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise VideoError(f"{path} is {kind}; pass a video file")
+    if status.st_size == 0:
+        raise VideoError(f"{path} is empty; pass a video file")
+
+
+def _check_range(stride: int, start: float | None, end: float | None) -> None:
+    if stride < 1:
+        raise OptionError(f"stride must be 1 or more, got {stride}")
+    for name, value in (("start", start), ("end", end)):
+        if value is not None and not 0 <= value < float("inf"):
+            raise OptionError(f"{name} must be 0 seconds or more, got {value}")
+    if end is not None and end <= (start or 0.0):
+        raise OptionError(f"end must be later than start, got start={start} and end={end}")
+
+
+def _video_stream(container: InputContainer, path: Path) -> VideoStream:
+    from av.stream import Disposition
+
+    for stream in container.streams.video:
+        # Cover art is stored as a video of one picture.
+        if stream.codec_context and not stream.disposition & Disposition.attached_pic:
+            return stream
+    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+    raise VideoError(f"{path} holds no video that can be decoded, only {kinds}")
+
+
+def _origin(container: InputContainer, stream: VideoStream, time_base: Fraction) -> int:
+    # Encoders state the inaudible beginning of sound as negative time: it is no start.
+    whole = max(0, round(Fraction(container.start_time or 0, 1_000_000) / time_base))
+    return min(stream.start_time or 0, whole)
+
+
+def _fraction(value: Any, default: Fraction) -> Fraction:
+    # Unset rates are None in some versions of PyAV and a false 0/1 in others.
+    return Fraction(value.numerator, value.denominator) if value else default
+
+
+def _declared_seconds(container: InputContainer, stream: VideoStream) -> float:
+    tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "").strip("\0 "))
+    if tag:
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    if stream.duration:
+        return float(stream.duration * Fraction(stream.time_base or 0))
+    return (container.duration or 0) / 1e6 if len(container.streams) == 1 else 0.0

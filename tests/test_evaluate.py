@@ -1,0 +1,278 @@
+import json
+import math
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from rdlite.dataset import DataError
+from rdlite.detector import Detector
+from rdlite.errors import OptionError
+from rdlite.evaluate import EvalResult, evaluate
+from rdlite.results import Detections
+
+pytest.importorskip("faster_coco_eval")
+
+# `tiny_model` of conftest.py sees cells of 16x16 pixels in 96x64 images.
+CELL = 16
+COLOURS = {1: (250, 20, 20), 2: (20, 250, 20), 3: (20, 20, 250)}
+NAMES = {1: "person", 2: "bicycle", 3: "car"}
+Object = tuple[int, int, int]
+"""Category id, column and row of a cell."""
+
+
+def picture(objects: list[Object]) -> np.ndarray:
+    image = np.full((64, 96, 3), 90, np.uint8)
+    for category, column, row in objects:
+        corner = slice(row * CELL, (row + 1) * CELL), slice(column * CELL, (column + 1) * CELL)
+        image[corner] = COLOURS[category]
+    return image
+
+
+def annotation(image: int, placed: Object, **extra: Any) -> dict[str, Any]:
+    category, column, row = placed
+    box = [column * CELL, row * CELL, CELL, CELL]
+    return {"image_id": image, "category_id": category, "bbox": box, **extra}
+
+
+def write_set(folder: Path, scenes: list[list[Object]], **changes: Any) -> Path:
+    """Writes a set whose image k (0.png, 1.png, ...) shows and annotates `scenes[k]`."""
+    for k, objects in enumerate(scenes):
+        cv2.imwrite(str(folder / f"{k}.png"), picture(objects))
+    value = {
+        "images": [
+            {"id": k, "file_name": f"{k}.png", "width": 96, "height": 64}
+            for k in range(len(scenes))
+        ],
+        "annotations": [annotation(k, one) for k, objects in enumerate(scenes) for one in objects],
+        "categories": [{"id": k, "name": name} for k, name in NAMES.items()],
+    }
+    path = folder / "set.json"
+    path.write_text(json.dumps(value | changes))
+    return path
+
+
+SCENES: list[list[Object]] = [
+    [(1, 1, 1), (3, 4, 2)],
+    [(2, 0, 0), (2, 4, 3)],
+    [],
+    [(1, 5, 0)],
+]
+
+
+@pytest.fixture
+def detector(tiny_model: Path) -> Detector:
+    return Detector(tiny_model)
+
+
+def test_perfect_detector_has_ap_one(detector: Detector, tmp_path: Path) -> None:
+    result = evaluate(detector, write_set(tmp_path, SCENES), tmp_path)
+    assert (result.ap, result.ap50, result.ap75, result.ap_small) == pytest.approx((1, 1, 1, 1))
+    assert result.ar == pytest.approx(1)
+    assert math.isnan(result.ap_medium) and math.isnan(result.ap_large)
+    assert list(result.per_class) == ["person", "bicycle", "car"]
+    np.testing.assert_allclose(list(result.per_class.values()), 1)
+    assert (result.images, result.failed) == (4, ())
+    assert result.precision50.shape == (3, 101)
+    assert (result.precision50 == 1).all()
+
+
+def test_missed_and_shifted_objects_lower_ap(detector: Detector, tmp_path: Path) -> None:
+    annotations = [
+        annotation(0, (1, 1, 1)),
+        annotation(0, (1, 3, 3)),  # the picture shows no such person
+        {"image_id": 0, "category_id": 3, "bbox": [64, 32, 16, 12], "id": 1},  # IoU 0.75
+    ]
+    result = evaluate(detector, write_set(tmp_path, SCENES[:1], annotations=annotations), tmp_path)
+    half = 51 / 101  # precision 1 up to recall 0.5, at 101 recalls
+    assert result.per_class["person"] == pytest.approx((half, half))
+    assert result.per_class["car"] == pytest.approx((0.6, 1))  # right at IoU 0.50 ... 0.75
+    assert result.ap50 == pytest.approx((half + 1) / 2)
+    assert result.ap75 == pytest.approx((half + 1) / 2)
+
+
+def test_classes_without_annotations_neither_count_nor_use_up_max_det(
+    detector: Detector, tmp_path: Path
+) -> None:
+    crowd = [(1, column, row) for column in range(6) for row in range(3)]
+    scene: list[Object] = [*crowd, (3, 5, 3)]
+    path = write_set(tmp_path, [scene], annotations=[annotation(0, (3, 5, 3))])
+    result = evaluate(detector, path, tmp_path, max_det=1)
+    assert list(result.per_class) == ["car"]
+    assert result.ap == pytest.approx(1)
+
+
+@pytest.mark.parametrize("flag", ["iscrowd", "ignore"])
+def test_ignored_objects_are_neither_right_nor_wrong(
+    detector: Detector, tmp_path: Path, flag: str
+) -> None:
+    annotations = [annotation(0, (1, 1, 1), **{flag: 1}), annotation(0, (3, 4, 2))]
+    path = write_set(tmp_path, SCENES[:1], annotations=annotations)
+    result = evaluate(detector, path, tmp_path)
+    assert math.isnan(result.per_class["person"][0])
+    assert result.ap == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-60]), ""),
+        (lambda path: path.write_bytes(b"not an image"), ""),
+        (lambda path: path.unlink(), "neither as a file"),
+        (lambda path: cv2.imwrite(str(path), np.zeros((96, 64, 3), np.uint8)), "64x96"),
+    ],
+)
+def test_unreadable_image_is_reported_and_does_not_count(
+    detector: Detector, tmp_path: Path, spoil: Callable[[Path], object], reason: str
+) -> None:
+    path = write_set(tmp_path, SCENES)
+    spoil(tmp_path / "1.png")
+    result = evaluate(detector, path, tmp_path)
+    assert result.images == 3
+    [(name, message)] = result.failed
+    assert name == "1.png" and reason in message
+    assert result.ap == pytest.approx(1)
+    assert "1 unreadable images, first 1.png" in result.summary()
+
+
+def test_set_whose_images_are_all_unreadable_is_refused(detector: Detector, tmp_path: Path) -> None:
+    path = write_set(tmp_path, SCENES)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(DataError, match=r"none of the 4 images.*0\.png"):
+        evaluate(detector, path, tmp_path / "other")
+
+
+def test_tar_shards_give_the_same_result(detector: Detector, tmp_path: Path) -> None:
+    path = write_set(tmp_path, SCENES)
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for k in range(4):
+        with tarfile.open(shards / f"{k % 2}.tar", "a") as tar:
+            tar.add(tmp_path / f"{k}.png", f"./{k}.png")
+    assert evaluate(detector, path, shards).to_dict() == (
+        evaluate(detector, path, tmp_path).to_dict()
+    )
+
+
+def test_classes_unknown_to_the_model_are_named(detector: Detector, tmp_path: Path) -> None:
+    categories = [{"id": 1, "name": "person"}, {"id": 99, "name": "drone"}]
+    annotations = [annotation(3, (1, 5, 0)), {**annotation(3, (1, 0, 0)), "category_id": 99}]
+    path = write_set(tmp_path, SCENES, categories=categories, annotations=annotations)
+    result = evaluate(detector, path, tmp_path)
+    assert result.unknown_classes == ("drone",)
+    assert "drone" in result.summary()
+    assert list(result.per_class) == ["person"]
+
+
+def test_set_without_a_class_of_the_model_is_refused(detector: Detector, tmp_path: Path) -> None:
+    path = write_set(tmp_path, SCENES, annotations=[])
+    with pytest.raises(DataError, match="annotates none of the 5 categories"):
+        evaluate(detector, path, tmp_path)
+
+
+def test_detector_that_finds_nothing_has_ap_zero(detector: Detector, tmp_path: Path) -> None:
+    path = write_set(tmp_path, [[]], annotations=[annotation(0, (1, 1, 1))])
+    result = evaluate(detector, path, tmp_path)
+    assert (result.ap, result.ap50, result.ar) == (0, 0, 0)
+
+
+def test_progress_and_bad_options(detector: Detector, tmp_path: Path) -> None:
+    path = write_set(tmp_path, SCENES)
+    seen: list[tuple[int, int]] = []
+    evaluate(detector, path, tmp_path, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    with pytest.raises(OptionError, match="conf"):
+        evaluate(detector, path, tmp_path, conf=25)
+
+
+def test_result_is_json_and_a_table(detector: Detector, tmp_path: Path) -> None:
+    result = evaluate(detector, write_set(tmp_path, SCENES), tmp_path)
+    value = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert value["ap"] == pytest.approx(1)
+    assert value["ap_large"] is None
+    assert value["per_class"]["car"] == pytest.approx({"ap": 1, "ap50": 1})
+    lines = result.summary().splitlines()
+    assert lines[0].split() == ["class", "AP", "AP50"]
+    assert ["car", "100.0", "100.0"] in [line.split() for line in lines]
+    assert "large -" in lines[-1]
+
+
+def test_missing_evaluator_names_the_extra(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(ImportError, match=r"rdlite\[eval\]"):
+        evaluate(detector, write_set(tmp_path, SCENES), tmp_path)
+
+
+class NoisyDetector(Detector):
+    """Finds the annotated boxes, moved, missed, doubled and scored at random."""
+
+    def __init__(self, model: Path, truth: dict[str, Any]) -> None:
+        super().__init__(model)
+        self.truth = truth
+        self.calls = 0
+        self.found: list[dict[str, Any]] = []
+
+    def __call__(self, image: Any, **options: Any) -> Any:
+        rng = np.random.default_rng(self.calls)
+        size = super().__call__(image, **options).image_size
+        own = [a for a in self.truth["annotations"] if a["image_id"] == self.calls]
+        rows = [a for a in own for _ in range(rng.integers(0, 3))]
+        boxes = np.array([a["bbox"] for a in rows], np.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        boxes += rng.normal(0, 3, boxes.shape)
+        result = Detections(
+            boxes,
+            rng.uniform(0.1, 1, len(rows)),
+            np.array([self.category_ids.index(a["category_id"]) for a in rows], int),
+            self.names,
+            self.category_ids,
+            size,
+        )
+        self.found += result.to_coco(self.calls)
+        self.calls += 1
+        return result
+
+
+def test_result_agrees_with_pycocotools(tiny_model: Path, tmp_path: Path) -> None:
+    coco_module = pytest.importorskip("pycocotools.coco")
+    eval_module = pytest.importorskip("pycocotools.cocoeval")
+    rng = np.random.default_rng(0)
+    scenes: list[list[Object]] = [
+        [(int(rng.integers(1, 4)), int(c), int(rng.integers(0, 4))) for c in rng.permutation(6)[:4]]
+        for _ in range(25)
+    ]
+    path = write_set(tmp_path, scenes)
+    truth = json.loads(path.read_text())
+    for k, item in enumerate(truth["annotations"], start=1):
+        x, y, w, h = item["bbox"]
+        item["bbox"] = [x, y, w * (1 + k % 4), h * (1 + k % 3)]
+        item |= {"id": k, "iscrowd": int(k % 9 == 0), "area": item["bbox"][2] * item["bbox"][3]}
+    path.write_text(json.dumps(truth))
+    detector = NoisyDetector(tiny_model, truth)
+
+    ours = evaluate(detector, path, tmp_path)
+
+    reference = coco_module.COCO(str(path))
+    run = eval_module.COCOeval(reference, reference.loadRes(detector.found), "bbox")
+    run.evaluate()
+    run.accumulate()
+    run.summarize()
+    ap, ap50, ap75, small, medium, large = run.stats[:6]
+    assert 0.1 < ap < 0.9
+    assert numbers(ours) == pytest.approx(
+        [ap, ap50, ap75, small, medium, math.nan if large < 0 else large, run.stats[8]],
+        nan_ok=True,
+        abs=1e-9,
+    )
+
+
+def numbers(result: EvalResult) -> list[float]:
+    areas = [result.ap_small, result.ap_medium, result.ap_large]
+    return [result.ap, result.ap50, result.ap75, *areas, result.ar]

@@ -1,0 +1,366 @@
+"""The image loader: every format, orientation and pixel type, and everything that is no image."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from rdlite import image as image_module
+from rdlite.errors import ImageError, OptionError
+from rdlite.image import load, resize
+from rdlite.imageheader import read_header
+
+LOSSLESS: dict[str, dict[str, Any]] = {
+    "PNG": {},
+    "WEBP": {"lossless": True},
+    "BMP": {},
+    "TIFF": {},
+}
+
+
+def picture(width: int = 48, height: int = 32) -> np.ndarray:
+    """RGB blocks of 16 pixels, each quarter another colour: any turn or flip shows."""
+    rng = np.random.default_rng(7)
+    blocks = rng.integers(0, 256, (-(-height // 16), -(-width // 16), 3), dtype=np.uint8)
+    return np.kron(blocks, np.ones((16, 16, 1), np.uint8))[:height, :width]
+
+
+def encode(rgb: np.ndarray | Image.Image, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    given = Image.fromarray(rgb) if isinstance(rgb, np.ndarray) else rgb
+    given.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b""))
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_path_and_bytes_give_the_same_bgr_pixels(kind: str, tmp_path: Path) -> None:
+    data = encode(picture(), kind, **LOSSLESS[kind])
+    path = tmp_path / "image"
+    path.write_bytes(data)
+    for source in (path, str(path), data, bytearray(data), memoryview(data)):
+        result = load(source)
+        assert result.dtype == np.uint8
+        assert result.flags.c_contiguous
+        np.testing.assert_array_equal(result, picture()[..., ::-1])
+
+
+def test_jpeg_pixels_are_close() -> None:
+    result = load(encode(picture(), "JPEG", quality=95, subsampling=0))
+    assert np.abs(result.astype(int) - picture()[..., ::-1]).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else LOSSLESS[kind]
+    data = encode(picture(), kind, exif=exif, **options)
+    opened = Image.open(io.BytesIO(data))
+    upright = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))[..., ::-1]
+    for source in (data, opened):
+        result = load(source)
+        assert result.shape == upright.shape
+        assert np.abs(result.astype(int) - upright).mean() < 3
+
+
+def test_webp_is_refused_where_opencv_would_leave_it_sideways(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cv2, "__version__", "4.12.0")
+    with pytest.raises(ImageError, match="WebP needs OpenCV 5 or later"):
+        load(encode(picture(), "WEBP"))
+
+
+def test_gray_palette_one_bit_and_alpha_become_bgr() -> None:
+    rgb = Image.fromarray(picture())
+    gray = np.asarray(rgb.convert("L"))
+    three = np.dstack([gray] * 3)
+    np.testing.assert_array_equal(load(encode(rgb.convert("L"), "PNG")), three)
+    np.testing.assert_array_equal(load(encode(rgb.convert("LA"), "PNG")), three)
+    np.testing.assert_array_equal(load(encode(rgb.convert("1"), "PNG"))[..., 0] % 255, 0)
+    np.testing.assert_array_equal(
+        load(encode(rgb.quantize(64), "PNG")),
+        np.asarray(rgb.quantize(64).convert("RGB"))[..., ::-1],
+    )
+
+
+@pytest.mark.parametrize("alpha", [0, 128])
+def test_alpha_is_dropped_and_not_blended(alpha: int) -> None:
+    rgba = Image.fromarray(picture()).copy()
+    rgba.putalpha(alpha)
+    for source in (encode(rgba, "PNG"), rgba):
+        np.testing.assert_array_equal(load(source), picture()[..., ::-1])
+
+
+def test_cmyk_is_close_to_rgb() -> None:
+    cmyk = Image.fromarray(picture()).convert("CMYK")
+    for source in (encode(cmyk, "JPEG", quality=95), cmyk):
+        assert np.abs(load(source).astype(int) - picture()[..., ::-1]).mean() < 12
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_keep_the_high_byte(kind: str) -> None:
+    deep = Image.fromarray(np.full((4, 5), 40_000, np.uint16))
+    assert deep.mode == "I;16"
+    for source in (encode(deep, kind), deep):
+        np.testing.assert_array_equal(load(source), np.full((4, 5, 3), 40_000 >> 8))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_an_animation_gives_its_first_frame(kind: str) -> None:
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    np.testing.assert_array_equal(load(data), np.full((10, 20, 3), (0, 0, 255), np.uint8))
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 4000), (4000, 1), (2, 2)])
+def test_extreme_shapes_load_and_resize(width: int, height: int) -> None:
+    result = load(encode(picture(width, height), "PNG"))
+    assert result.shape == (height, width, 3)
+    assert resize(result, (32, 48)).shape == (32, 48, 3)
+
+
+@pytest.mark.parametrize("name", ["with spaces.png", "ß漢字.png", "n" * 200, "new\nline.png"])
+def test_any_file_name_works(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(encode(picture(), "PNG"))
+    assert load(path).shape == (32, 48, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9])
+def test_a_truncated_file_is_an_error_that_names_it(
+    kind: str, share: float, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = encode(noise, kind)
+    path = tmp_path / "cut.img"
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ImageError, match=r"cut\.img: .*(truncated|damaged|incomplete)"):
+        load(path)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_a_file_cut_anywhere_in_its_header_is_an_image_error(kind: str) -> None:
+    data = encode(picture(), kind)
+    for length in range(0, 60):
+        with pytest.raises(ImageError):
+            load(data[:length])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_damaged_bytes_give_an_image_or_an_image_error(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    kind = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")[seed % 6]
+    data = bytearray(encode(picture(), kind))
+    for at in rng.integers(0, len(data), 20):
+        data[at] = rng.integers(0, 256)
+    try:
+        result = load(data, max_pixels=1_000_000)
+    except ImageError:
+        return
+    assert result.dtype == np.uint8
+    assert result.ndim == 3
+
+
+def test_bytes_that_are_no_image_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "noise.jpg"
+    path.write_bytes(np.random.default_rng(0).bytes(5000))
+    with pytest.raises(ImageError, match=r"noise\.jpg: .* not a JPEG, PNG, WebP"):
+        load(path)
+    path.write_bytes(b"")
+    with pytest.raises(ImageError, match=r"noise\.jpg: is empty"):
+        load(path)
+    with pytest.raises(ImageError, match="image bytes: is empty"):
+        load(b"")
+
+
+def test_a_pixel_bomb_is_refused_before_it_is_decoded() -> None:
+    with pytest.raises(ImageError, match="too many pixels, 60000x60000; the limit is 178,956,970"):
+        load(png_claiming(60_000, 60_000))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_the_pixel_limit_holds_for_every_format(kind: str) -> None:
+    data = encode(picture(48, 32), kind)
+    assert load(data, max_pixels=48 * 32).shape == (32, 48, 3)
+    with pytest.raises(ImageError, match="too many pixels, 48x32; the limit is 1,535"):
+        load(data, max_pixels=48 * 32 - 1)
+    with pytest.raises(ImageError, match="too many pixels"):
+        load(Image.open(io.BytesIO(data)), max_pixels=48 * 32 - 1)
+
+
+def test_the_byte_limit_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "big.bmp"
+    path.write_bytes(encode(picture(), "BMP"))
+    monkeypatch.setattr(image_module, "MAX_BYTES", 100)
+    with pytest.raises(ImageError, match=r"big\.bmp: has 4,662 bytes; the limit is 100"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("PNG", {}),
+        ("WEBP", {}),
+        ("WEBP", {"lossless": True}),
+        ("WEBP", {"exif": b"Exif\0\0" + Image.Exif().tobytes()}),
+        ("GIF", {}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+    ],
+)
+def test_headers_tell_the_size_without_decoding(kind: str, options: dict[str, Any]) -> None:
+    header = read_header(encode(picture(37, 23), kind, **options))
+    assert header == (kind.lower(), 37, 23)
+
+
+def test_files_that_are_not_regular_are_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for name, reason in [
+        ("", "is a directory"),
+        ("pipe", "is not a regular file"),
+        ("link", "No such file"),
+        ("missing.jpg", "No such file"),
+    ]:
+        with pytest.raises(ImageError, match=reason) as caught:
+            load(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+    with pytest.raises(ImageError, match="null"):
+        load("a\0b.jpg")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_without_read_permission_is_an_image_error(tmp_path: Path) -> None:
+    path = tmp_path / "secret.png"
+    path.write_bytes(encode(picture(), "PNG"))
+    path.chmod(0)
+    with pytest.raises(ImageError, match=r"secret\.png: cannot be read \(Permission denied\)"):
+        load(path)
+
+
+def test_arrays_of_every_accepted_shape() -> None:
+    bgr = picture()[..., ::-1].copy()
+    gray = bgr[..., 0]
+    bgra = np.dstack([bgr, np.full(bgr.shape[:2], 9, np.uint8)])
+    assert load(bgr) is bgr
+    np.testing.assert_array_equal(load(picture(), color="rgb"), bgr)
+    np.testing.assert_array_equal(load(bgra), bgr)
+    np.testing.assert_array_equal(load(bgra[..., [2, 1, 0, 3]], color="rgb"), bgr)
+    for flat in (gray, gray[..., None]):
+        np.testing.assert_array_equal(load(flat), np.dstack([gray] * 3))
+        np.testing.assert_array_equal(load(flat, color="rgb"), np.dstack([gray] * 3))
+
+
+@pytest.mark.parametrize(
+    "view",
+    [np.s_[:, ::-1], np.s_[::-1], np.s_[..., ::-1], np.s_[::2, ::3], np.s_[5:20, 3:40]],
+)
+@pytest.mark.parametrize("color", ["bgr", "rgb"])
+def test_views_of_arrays_are_copied_correctly(view: Any, color: str) -> None:
+    array = picture()[view]
+    result = load(array, color=color)
+    assert result.flags.c_contiguous
+    np.testing.assert_array_equal(result, array if color == "bgr" else array[..., ::-1])
+
+
+def test_read_only_and_fortran_arrays_work() -> None:
+    array = picture()
+    array.flags.writeable = False
+    np.testing.assert_array_equal(load(array, color="rgb"), array[..., ::-1])
+    np.testing.assert_array_equal(load(np.asfortranarray(array)), array)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 4, 3)), "must be uint8, got float64"),
+        (np.zeros((4, 4, 3), bool), "must be uint8, got bool"),
+        (np.zeros((4, 4, 3), np.int64), "must be uint8, got int64"),
+        (np.zeros((4, 4, 3), object), "must be uint8, got object"),
+        (np.zeros((0, 0, 3), np.uint8), r"must have pixels, got shape \(0, 0, 3\)"),
+        (np.zeros((4, 0), np.uint8), "must have pixels"),
+        (np.zeros((4, 4, 2), np.uint8), r"got \(4, 4, 2\)"),
+        (np.zeros((2, 4, 4, 3), np.uint8), r"got \(2, 4, 4, 3\); pass several images as a list"),
+        (np.zeros(12, np.uint8), r"got \(12,\)"),
+    ],
+)
+def test_arrays_that_are_no_image_are_refused(array: Any, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        load(array)
+
+
+@pytest.mark.parametrize("source", [None, 3, 2.5, object(), {"a": 1}])
+def test_other_types_are_refused_by_name(source: Any) -> None:
+    with pytest.raises(ImageError, match=f"got {type(source).__name__}"):
+        load(source)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])
+def test_pil_images_of_every_mode_are_converted(mode: str) -> None:
+    source = Image.fromarray(picture()).convert(mode)
+    np.testing.assert_array_equal(load(source), np.asarray(source.convert("RGB"))[..., ::-1])
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pil_modes_without_a_range_are_refused(mode: str) -> None:
+    with pytest.raises(ImageError, match=f"PIL mode {mode} has no fixed range"):
+        load(Image.new(mode, (4, 4)))
+
+
+def test_a_truncated_pil_image_is_an_image_error(tmp_path: Path) -> None:
+    path = tmp_path / "cut.png"
+    path.write_bytes(encode(picture(640, 480), "PNG")[:400])
+    with Image.open(path) as opened, pytest.raises(ImageError, match=r"cut\.png: cannot be dec"):
+        load(opened)
+
+
+def test_an_unknown_colour_order_is_an_option_error() -> None:
+    with pytest.raises(OptionError, match="color must be 'bgr' or 'rgb', got 'rgba'"):
+        load(picture(), color="rgba")
+
+
+def test_resize_stretches_to_height_and_width_bilinearly() -> None:
+    step = np.zeros((1, 2, 3), np.uint8)
+    step[0, 1] = 200
+    result = resize(step, (1, 4))
+    np.testing.assert_array_equal(result[0, :, 0], [0, 50, 150, 200])
+    assert resize(picture(), (10, 20)).shape == (10, 20, 3)
+
+
+def test_opencv_does_not_print_about_bad_files() -> None:
+    code = (
+        "import sys; from rdlite.image import load; from rdlite.errors import ImageError\n"
+        "try: load(sys.stdin.buffer.read())\n"
+        "except ImageError: print('refused')"
+    )
+    cut = encode(picture(), "TIFF")[:-50]
+    done = subprocess.run([sys.executable, "-c", code], input=cut, capture_output=True)
+    assert (done.stdout.strip(), done.stderr) == (b"refused", b"")

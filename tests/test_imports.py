@@ -1,0 +1,140 @@
+"""Who may import whom, what `import rdlite` may load, and what it says when it is not built."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rdlite
+
+PACKAGE = Path(rdlite.__file__).parent
+
+# Each module may import those of its own row and of the rows above.
+LAYERS = (
+    ("errors", "_core"),
+    ("files", "imageheader", "results", "modelfile", "options", "dataset"),
+    ("session", "image", "postprocess"),
+    ("detector", "__init__"),
+    ("video", "videowriter", "annotate", "sinks"),
+    ("pipeline",),
+    ("evaluate", "bench"),
+    ("cli", "__main__"),
+)
+
+# `Detector.stream` and `Detector.annotate_video` forward to the pipeline, so that users meet one
+# class; the pipeline is imported when they are called.
+UPWARD = {("detector", "pipeline"), ("detector", "video"), ("__init__", "results")}
+
+# Costly to load (100 to 400 ms each), or not wanted at run time at all.
+LATE = {"cv2", "av", "onnxruntime", "torch", "pandas", "supervision", "faster_coco_eval", "tqdm"}
+
+
+def layer(module: str) -> int:
+    """The row of a module; the parts of the command line (`cli_...`) are one row."""
+    name = "cli" if module.startswith("cli") else module
+    rows = [number for number, row in enumerate(LAYERS) if name in row]
+    assert rows, f"add {module} to LAYERS"
+    return rows[0]
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.glob("*.py"))
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, ast.stmt]]:
+    """Every dotted module name imported, `from a import b` as both a and a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node
+        elif isinstance(node, ast.ImportFrom):
+            base = "rdlite" if node.level else node.module or ""
+            base = f"{base}.{node.module}" if node.level and node.module else base
+            yield base, node
+            for alias in node.names:
+                yield f"{base}.{alias.name}", node
+
+
+def at_import_time(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
+    """The imports that run when the module is loaded: outside functions and TYPE_CHECKING."""
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.ClassDef):
+            continue
+        yield from imports(node)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
+def test_modules_import_only_from_lower_layers(path: Path) -> None:
+    inside = {other.stem for other in modules()} | {"_core"}
+    for name, node in imports(ast.parse(path.read_text())):
+        package, _, rest = name.partition(".")
+        target = rest.split(".")[0]
+        if package != "rdlite" or target not in inside or (path.stem, target) in UPWARD:
+            continue
+        assert layer(target) <= layer(path.stem), f"{path.name}:{node.lineno} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
+def test_training_code_is_never_imported(path: Path) -> None:
+    names = {name.split(".")[0] for name, _ in imports(ast.parse(path.read_text()))}
+    assert not names & {"train", "torch"}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
+def test_heavy_libraries_are_imported_inside_functions(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    names = {name.split(".")[0] for name, _ in at_import_time(tree)}
+    assert not names & LATE
+
+
+def test_the_upward_imports_are_all_call_time_or_for_types() -> None:
+    tree = ast.parse((PACKAGE / "detector.py").read_text())
+    assert not {name for name, _ in at_import_time(tree)} & {"rdlite.pipeline", "rdlite.video"}
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    code = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r})\n{code}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import rdlite", "from rdlite import Detector", "from rdlite import Detections"],
+)
+def test_importing_rdlite_loads_no_heavy_library_and_opens_no_socket(code: str) -> None:
+    done = python(
+        "def watch(event, _):\n"
+        "    if event.startswith('socket.'): print(event)\n"
+        f"sys.addaudithook(watch)\n{code}\n"
+        f"print(*sorted(set(sys.modules) & {LATE!r}))"
+    )
+    assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+def test_import_rdlite_does_not_load_numpy() -> None:
+    assert python("import rdlite; print('numpy' in sys.modules)").stdout == "False\n"
+
+
+def test_public_names_exist_and_others_do_not() -> None:
+    for name in rdlite.__all__:
+        assert getattr(rdlite, name) is not None
+        assert name in dir(rdlite)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        rdlite.nothing  # noqa: B018
+
+
+def test_a_tree_that_is_not_built_says_how_to_build_it() -> None:
+    done = python("sys.modules['rdlite._core'] = None\nfrom rdlite import Detector")
+    assert done.returncode == 1
+    assert "ImportError" in done.stderr
+    assert "not been built" in done.stderr
+    assert "pip install -e ." in done.stderr

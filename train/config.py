@@ -1,0 +1,124 @@
+"""Everything a training run is told, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rdlite.errors import OptionError
+from train.anchors import STRIDE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Settings of `python -m train fit`; every field is an option of the same name.
+
+    The paper's basic configuration (arXiv 1911.08855 §5.1) is SGD at 4e-3 with weight decay 5e-4,
+    batch 128 and 250 epochs. The defaults here are what learns most in hours, not weeks, on a CPU.
+    """
+
+    data: str
+    """COCO json with the training boxes."""
+    images: str
+    """Folder of its images, or of tar shards with them."""
+    out: str
+    """Folder for the checkpoint, curves and exported model; a run found there is continued."""
+    init: str | None = None
+    """Weights to start from (.safetensors, .pt, .onnx or "default"); None starts at random."""
+    cache: str = "runs/cache"
+    """Folder for the decoded images."""
+
+    width: int = 72
+    """The paper's c."""
+    res2block: bool = True
+    """False: classic residual blocks (Table 3, row a)."""
+    light_head: bool = True
+    """False: plain 3x3 convolutions in place of Light-heads (Table 3, rows a and b)."""
+
+    batch: int = 16
+    """Images a step; on two cores 16 learns slightly more per minute than 32."""
+    epochs: float = 12.0
+    """Length of the schedule, unless `minutes` is given."""
+    minutes: float | None = None
+    """Length of the schedule in minutes of wall-clock time, resumed parts included."""
+    resolution: str = "192:0.55,256:0.82,320:1"
+    """Input sides and the share of the schedule up to which each is used: a step at 192 pixels is
+    2.7 times and at 256 1.5 times as fast as one at 320."""
+
+    optimizer: str = "adamw"
+    """"adamw" or "sgd" (momentum 0.9)."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.05
+    """On convolution kernels; 5e-4 in the paper, for SGD."""
+    warmup: int = 200
+    """Steps of linear warm-up."""
+    schedule: str = "cosine"
+    """"cosine" to zero, or "step": a tenth from 60 % and a hundredth from 80 % (the paper's
+    150/50/50 epochs)."""
+    clip: float = 10.0
+    """Largest gradient norm; 0 turns clipping off."""
+    ema: float = 0.999
+    """Decay of the averaged weights, which are what is evaluated and exported."""
+
+    precision: str = "bf16"
+    """"bf16" autocast or "fp32"."""
+    device: str = "auto"
+    """"cpu", "cuda", or "auto": a GPU when there is one."""
+    workers: int = 1
+    """Processes that prepare batches."""
+    threads: int = 0
+    """CPU threads of the arithmetic; 0 leaves PyTorch's choice."""
+    seed: int = 0
+    """Order of the images and augmentation."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        parse_resolution(self.resolution)
+        _one_of("optimizer", self.optimizer, ("adamw", "sgd"))
+        _one_of("schedule", self.schedule, ("cosine", "step"))
+        _one_of("precision", self.precision, ("bf16", "fp32"))
+        for name in ("width", "batch", "epochs", "lr", "save_every"):
+            if getattr(self, name) <= 0:
+                raise OptionError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.minutes is not None and self.minutes <= 0:
+            raise OptionError(f"minutes must be above 0, got {self.minutes}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, JSON types."""
+        return asdict(self)
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise OptionError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def parse_resolution(text: str) -> list[tuple[int, float]]:
+    """Read a resolution schedule.
+
+    Args:
+        text: Such as "192:0.55,256:0.82,320:1", or a single side such as "320".
+
+    Returns:
+        (side, share of the schedule at which it ends) in order; the last share is 1.
+
+    Raises:
+        OptionError: A side is no multiple of 16, or the shares do not rise to 1.
+    """
+    try:
+        stages = [
+            (int(side), float(end or 1))
+            for side, _, end in (s.partition(":") for s in text.split(","))
+        ]
+    except ValueError as error:
+        raise OptionError(
+            f"resolution must look like 192:0.55,256:0.82,320:1, got {text!r}"
+        ) from error
+    sides, ends = zip(*stages, strict=True)
+    if any(side <= 0 or side % STRIDE for side in sides):
+        raise OptionError(f"resolution needs sides that are multiples of {STRIDE}, got {text!r}")
+    if list(ends) != sorted(set(ends)) or ends[0] <= 0 or ends[-1] != 1:
+        raise OptionError(f"resolution needs shares that rise to 1, got {text!r}")
+    return stages

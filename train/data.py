@@ -1,0 +1,287 @@
+"""The training set as samples, and as a stream of batches that a resumed run continues exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from rdlite.dataset import DataError
+from train.augment import AugmentConfig, Targets, augment, plain
+from train.cache import ImageCache, open_cache
+from train.coco import CocoSet, load_coco
+
+
+class DetectionDataset(Dataset[tuple[np.ndarray, Targets]]):
+    """Samples of a COCO set, each a pure function of (seed, epoch, index, resolution).
+
+    Images that could not be decoded are left out; `cache.failed` names them.
+
+    Args:
+        coco: The annotations.
+        cache: The decoded images, in the same order.
+        seed: Seed of the augmentation.
+        config: The augmentation; None only resizes.
+    """
+
+    def __init__(
+        self,
+        coco: CocoSet,
+        cache: ImageCache,
+        *,
+        seed: int = 0,
+        config: AugmentConfig | None = None,
+    ) -> None:
+        if len(cache) != len(coco.images):
+            raise DataError(
+                f"{coco.path} lists {len(coco.images)} images but {cache.path} holds {len(cache)}; "
+                "open the cache of this annotation file"
+            )
+        self.coco = coco
+        self.cache = cache
+        self.seed = seed
+        self.config = config
+        self.epoch = 0
+        self.resolution = 320
+        self._indices = cache.readable
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def summary(self) -> str:
+        """Say in one line what the set holds and what was left out."""
+        objects = sum(int((~image.targets.ignore).sum()) for image in self.coco.images)
+        regions = sum(int(image.targets.ignore.sum()) for image in self.coco.images)
+        text = (
+            f"{self.coco.path.name}: {len(self)} images, {objects} objects, "
+            f"{regions} ignore regions; left out: {len(self.cache.failed)} unreadable images, "
+            f"{self.coco.dropped_boxes} boxes without area"
+        )
+        for name, reason in list(self.cache.failed.items())[:3]:
+            text += f"; {name}: {reason}"
+        return text
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of `dataset[i]`; a loader sets its own."""
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Targets]:
+        """Return `sample(index)` of the current epoch and resolution."""
+        return self.sample(index, epoch=self.epoch, resolution=self.resolution)
+
+    def sample(self, index: int, *, epoch: int, resolution: int) -> tuple[np.ndarray, Targets]:
+        """Make one sample: uint8 (R, R, 3) BGR, and targets with boxes in [0, 1]."""
+        position = int(self._indices[index])
+        image = self.cache[position]
+        entry = self.coco.images[position]
+        scale = np.array([*image.shape[1::-1]] * 2, np.float32) / np.array([*entry.size] * 2)
+        targets = entry.targets
+        boxes = (targets.boxes * scale).astype(np.float32)
+        targets = Targets(boxes, targets.labels, targets.ignore, targets.score)
+        if self.config is None:
+            return plain(image, targets, resolution=resolution)
+        rng = np.random.default_rng((self.seed, epoch, index))
+        return augment(image, targets, resolution=resolution, rng=rng, config=self.config)
+
+
+def open_dataset(
+    annotations: str | Path,
+    images: str | Path,
+    *,
+    cache: str | Path,
+    max_side: int = 512,
+    seed: int = 0,
+    config: AugmentConfig | None = None,
+    progress: bool = True,
+) -> DetectionDataset:
+    """Open a COCO set for training, decoding its images into `cache` the first time.
+
+    Args:
+        annotations: COCO json.
+        images: Folder of images or of tar shards, or one tar.
+        cache: Folder for the decoded images; 3 bytes a pixel.
+        max_side: Longest side kept in the cache, in pixels.
+        seed: Seed of the augmentation.
+        config: The augmentation; None only resizes.
+        progress: Whether to show a progress bar while decoding.
+
+    Raises:
+        DataError: As `load_coco` and `train.cache.open_cache`.
+    """
+    coco = load_coco(annotations)
+    entries = [(image.file_name, image.size) for image in coco.images]
+    decoded = open_cache(
+        coco.path,
+        Path(images),
+        entries,
+        folder=Path(cache),
+        max_side=max_side,
+        progress=progress,
+    )
+    return DetectionDataset(coco, decoded, seed=seed, config=config)
+
+
+class Batch(TypedDict):
+    """What the loader yields.
+
+    `images` uint8 (B, R, R, 3) BGR, contiguous; `targets` one dict per image with `boxes` float32
+    (n, 4) x1 y1 x2 y2 in [0, 1], `labels` int64 (n,), `ignore` bool (n,), `score` float32 (n,).
+    """
+
+    images: torch.Tensor
+    targets: list[dict[str, torch.Tensor]]
+    step: int
+    epoch: int
+
+
+class _Request(NamedTuple):
+    """One batch to make: everything that decides its content."""
+
+    step: int
+    epoch: int
+    indices: np.ndarray
+    resolution: int
+
+
+class _Plan(Sampler[_Request]):
+    """Which images make up which step; a pure function of the step."""
+
+    def __init__(
+        self,
+        images: int,
+        *,
+        batch_size: int,
+        seed: int,
+        steps: range,
+        resolution_at: Callable[[int], int],
+    ) -> None:
+        self.images = images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.steps = steps
+        self.resolution_at = resolution_at
+
+    def __iter__(self) -> Iterator[_Request]:
+        per_epoch = self.images // self.batch_size
+        order, ordered_epoch = np.empty(0, np.int64), -1
+        for step in self.steps:
+            epoch, position = divmod(step, per_epoch)
+            if epoch != ordered_epoch:
+                order = np.random.default_rng((self.seed, epoch)).permutation(self.images)
+                ordered_epoch = epoch
+            first = position * self.batch_size
+            indices = order[first : first + self.batch_size]
+            yield _Request(step, epoch, indices, self.resolution_at(step))
+
+
+class _Batches(Dataset[tuple[_Request, torch.Tensor, list[Targets]]]):
+    """Make whole batches in a worker, so that all images cross over as one tensor."""
+
+    def __init__(self, dataset: DetectionDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, request: _Request) -> tuple[_Request, torch.Tensor, list[Targets]]:
+        side = request.resolution
+        images = np.empty((len(request.indices), side, side, 3), np.uint8)
+        targets = []
+        for row, index in enumerate(request.indices.tolist()):
+            images[row], target = self.dataset.sample(index, epoch=request.epoch, resolution=side)
+            targets.append(target)
+        return request, torch.from_numpy(images), targets
+
+
+def steps_per_epoch(dataset: DetectionDataset, batch_size: int) -> int:
+    """Number of whole batches in the set.
+
+    The images left over at the end of an epoch are dropped; each epoch has another order, so they
+    are different ones each time.
+
+    Raises:
+        DataError: The set is smaller than one batch.
+    """
+    if len(dataset) < batch_size:
+        raise DataError(
+            f"{dataset.coco.path} has {len(dataset)} readable images, fewer than one batch of "
+            f"{batch_size}; give a smaller batch size"
+        )
+    return len(dataset) // batch_size
+
+
+def make_loader(
+    dataset: DetectionDataset,
+    *,
+    batch_size: int,
+    workers: int,
+    seed: int,
+    resolution_at: Callable[[int], int],
+    stop_step: int,
+    start_step: int = 0,
+) -> Iterator[Batch]:
+    """Yield the batches of steps `start_step` to `stop_step` - 1.
+
+    A batch depends on the seeds and its step alone: a run that starts at step s sees exactly what
+    an uninterrupted run sees from s on, whatever the number of workers.
+
+    Args:
+        dataset: Where samples come from.
+        batch_size: Images in a batch.
+        workers: Processes that make batches; 0 makes them in this process.
+        seed: Seed of the order of images.
+        resolution_at: Side of the samples for a step; called in this process, ahead of the step.
+        stop_step: First step that is not made.
+        start_step: First step that is made.
+
+    Raises:
+        DataError: The set is smaller than one batch.
+    """
+    steps_per_epoch(dataset, batch_size)
+    plan = _Plan(
+        len(dataset),
+        batch_size=batch_size,
+        seed=seed,
+        steps=range(start_step, stop_step),
+        resolution_at=resolution_at,
+    )
+    loader = DataLoader(
+        _Batches(dataset),
+        batch_size=None,
+        sampler=plan,
+        num_workers=workers,
+        collate_fn=_same,
+        worker_init_fn=_one_thread,
+        prefetch_factor=2 if workers else None,
+    )
+    return _stream(loader)
+
+
+def _stream(loader: DataLoader[Any]) -> Iterator[Batch]:
+    for request, images, targets in loader:
+        yield {
+            "images": images,
+            "targets": [_tensors(target) for target in targets],
+            "step": request.step,
+            "epoch": request.epoch,
+        }
+
+
+def _tensors(targets: Targets) -> dict[str, torch.Tensor]:
+    return {
+        "boxes": torch.from_numpy(targets.boxes),
+        "labels": torch.from_numpy(targets.labels),
+        "ignore": torch.from_numpy(targets.ignore),
+        "score": torch.from_numpy(targets.score),
+    }
+
+
+def _same(item: Any) -> Any:
+    return item
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,122 @@
+"""Which anchor is responsible for which ground-truth box.
+
+Source: SSD (arXiv 1512.02325 §2.2) and RefineDet (arXiv 1711.06897 §3), as the paper uses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+POSITIVE_IOU = 0.5
+IGNORE_OVERLAP = 0.5
+IGNORED = -1
+"""Label of an anchor that is neither positive nor negative."""
+
+
+class Targets(NamedTuple):
+    """Ground truth of a batch, padded to the same number of boxes G.
+
+    Attributes:
+        boxes: float32 (B, G, 4), x1 y1 x2 y2 as shares of the image.
+        labels: int64 (B, G), class index from 1.
+        objects: bool (B, G), real boxes to be found.
+        ignored: bool (B, G), regions in which nothing is learned. Padding is neither.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    objects: Tensor
+    ignored: Tensor
+
+    def to(self, device: torch.device | str) -> Targets:
+        """The same targets on another device."""
+        return Targets(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+class Match(NamedTuple):
+    """The target of every anchor.
+
+    Attributes:
+        labels: int64 (B, A), class index, 0 for background, -1 for ignored.
+        boxes: float32 (B, A, 4), x1 y1 x2 y2 of the matched box; meaningless where no label > 0.
+    """
+
+    labels: Tensor
+    boxes: Tensor
+
+
+def collate(samples: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Targets:
+    """Pad the ground truth of several images.
+
+    Args:
+        samples: Per image boxes (n, 4), labels (n,) and ignore flags (n,).
+    """
+    count = max(1, *(len(labels) for _, labels, _ in samples)) if samples else 1
+    targets = Targets(
+        torch.zeros(len(samples), count, 4),
+        torch.zeros(len(samples), count, dtype=torch.int64),
+        torch.zeros(len(samples), count, dtype=torch.bool),
+        torch.zeros(len(samples), count, dtype=torch.bool),
+    )
+    for i, (boxes, labels, ignore) in enumerate(samples):
+        targets.boxes[i, : len(labels)] = boxes
+        targets.labels[i, : len(labels)] = labels
+        targets.objects[i, : len(labels)] = ~ignore
+        targets.ignored[i, : len(labels)] = ignore
+    return targets
+
+
+def intersections(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection areas of boxes a (B, N, 4) and b (B, M, 4), corners: (B, N, M)."""
+    top_left = torch.maximum(a[:, :, None, :2], b[:, None, :, :2])
+    bottom_right = torch.minimum(a[:, :, None, 2:], b[:, None, :, 2:])
+    return (bottom_right - top_left).clamp(min=0).prod(dim=-1)
+
+
+def areas(boxes: Tensor) -> Tensor:
+    """Areas of (..., 4) corner boxes; a reversed box has none."""
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)
+
+
+@torch.no_grad()
+def match(anchors: Tensor, targets: Targets) -> Match:
+    """Assign ground truth to anchors.
+
+    Every anchor takes the box that it overlaps most, and is positive if that IoU is above 0.5. Every
+    box also takes its best anchor, whatever the IoU. Of the rest, an anchor that lies for more than
+    half of its area in an ignored region (the overlap that COCO uses for crowds) is ignored.
+
+    Args:
+        anchors: (1 or B, A, 4) corners, shares of the image.
+        targets: Ground truth of B images.
+
+    Returns:
+        Labels and boxes of all anchors.
+    """
+    anchors = anchors.expand(len(targets.boxes), -1, -1)
+    overlap = intersections(anchors, targets.boxes)
+    own_area = areas(anchors)
+    union = own_area[..., None] + areas(targets.boxes)[:, None] - overlap
+    iou = torch.where(targets.objects[:, None], overlap / union.clamp(min=1e-9), -1.0)
+
+    best_iou, best_box = iou.max(dim=2)
+    _force_best_anchor(iou, targets.objects, best_iou, best_box)
+    labels = torch.gather(targets.labels, 1, best_box)
+    labels[best_iou <= POSITIVE_IOU] = 0
+
+    covered = torch.where(targets.ignored[:, None], overlap, 0.0).amax(dim=2)
+    labels[(labels == 0) & (covered > IGNORE_OVERLAP * own_area)] = IGNORED
+    boxes = torch.gather(targets.boxes, 1, best_box[..., None].expand(-1, -1, 4))
+    return Match(labels, boxes)
+
+
+def _force_best_anchor(iou: Tensor, objects: Tensor, best_iou: Tensor, best_box: Tensor) -> None:
+    """Give every box its best anchor, in place; where boxes share one, the last box keeps it."""
+    anchor_iou, anchor = iou.max(dim=1)
+    image, box = torch.nonzero(objects & (anchor_iou > 0), as_tuple=True)
+    best_iou[image, anchor[image, box]] = 2.0
+    best_box[image, anchor[image, box]] = box

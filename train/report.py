@@ -1,0 +1,260 @@
+"""Measuring weights, and writing them as a model file with its card."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from rdlite import Detector
+from rdlite.dataset import read_coco
+from rdlite.errors import OptionError
+from rdlite.evaluate import EvalResult, evaluate
+from rdlite.session import Session
+from train.anchors import make_anchors, to_corners
+from train.config import TrainConfig
+from train.engine import CHECKPOINT, build_model
+from train.export import RESOLUTION, export_onnx, set_provenance
+from train.matching import POSITIVE_IOU, areas, intersections
+from train.model import RefineDetLite
+from train.plots import plot_curves, plot_precision_recall
+from train.weights import load_weights
+
+Sets = Sequence[Sequence[str]]
+"""Pairs of a COCO json and the folder of its images."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """A network with what is known about it.
+
+    Attributes:
+        model: With its weights.
+        names: Class names in the predictor's order.
+        category_ids: COCO category id of each.
+        provenance: Recipe and length of its training; empty when unknown.
+        history: Logged steps, for the curves.
+    """
+
+    model: RefineDetLite
+    names: list[str]
+    category_ids: list[int]
+    provenance: dict[str, Any]
+    history: list[dict[str, Any]]
+
+
+def load_trained(source: str | Path, classes: str | None = None) -> Trained:
+    """Open the folder of a run, or a weights file.
+
+    Args:
+        source: Folder of `python -m train fit`, its checkpoint, or a .safetensors or .onnx file of
+            the default architecture.
+        classes: COCO json whose categories are the classes, for a .safetensors file, which does not
+            name them.
+
+    Raises:
+        RdliteError: It cannot be read, does not fit, or its classes are unknown.
+    """
+    path = Path(source)
+    path = path / CHECKPOINT if path.is_dir() else path
+    state: dict[str, Any] = {"config": {}, "history": []}
+    if path.suffix == ".pt" and path.is_file():
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    elif classes:
+        categories = read_coco(classes)["categories"]
+        state |= {
+            "names": [c["name"] for c in categories],
+            "category_ids": [c["id"] for c in categories],
+        }
+    elif path.suffix == ".onnx":
+        spec = Session(path).spec
+        state |= {"names": list(spec.names), "category_ids": list(spec.category_ids)}
+    else:
+        raise OptionError(
+            f"{path} does not name its classes; add --classes with a COCO json that does"
+        )
+    config = TrainConfig(**({"data": "", "images": "", "out": ""} | state["config"]))
+    model = build_model(config, len(state["names"]))
+    load_weights(model, path)
+    return Trained(
+        model.eval(), state["names"], state["category_ids"], _provenance(state), state["history"]
+    )
+
+
+def _provenance(state: Mapping[str, Any]) -> dict[str, Any]:
+    if "step" not in state:
+        return {}
+    local = ("data", "images", "out", "cache", "device", "workers", "threads", "save_every")
+    recipe = {key: value for key, value in state["config"].items() if key not in local}
+    return {
+        "recipe": recipe | {"init": recipe["init"] and Path(recipe["init"]).name},
+        "steps": state["step"],
+        "images_seen": state["step"] * state["config"]["batch"],
+        "minutes": round(state["elapsed"] / 60),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def evaluate_sets(
+    weights: str, sets: Sets, *, classes: str | None, nms: str, conf: float, out: str | None
+) -> dict[str, EvalResult]:
+    """Measure COCO AP on several sets, through an exported model and the run time users have.
+
+    Prints a table a set; with `out`, writes `results.json` and `precision-recall.png` there.
+    """
+    if not sets:
+        raise OptionError("nothing to evaluate on; give --set JSON IMAGES")
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(weights)
+        if weights == "default" or model.suffix != ".onnx":
+            model = Path(folder) / "model.onnx"
+            _export(load_trained(weights, classes), model, half=False)
+        results = _measure(model, sets, nms=nms, conf=conf)
+    for name, result in results.items():
+        print(f"{name}: {result.images} images\n{result.summary()}\n")
+    if out:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        content = {name: result.to_dict() for name, result in results.items()}
+        Path(out, "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+        plot_precision_recall(results, Path(out, "precision-recall.png"))
+    return results
+
+
+def export_with_card(
+    weights: str, output: str, sets: Sets, *, classes: str | None, note: str, half: bool
+) -> None:
+    """Write a model file, `<name>.md` beside it (the model card), and its curves as PNG."""
+    trained, path = load_trained(weights, classes), Path(output)
+    provenance = trained.provenance | ({"note": note} if note else {})
+    difference = _export(trained, path, half=half)
+    print(
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB, onnxruntime and PyTorch differ by at most {difference:.2g}"
+    )
+    results = _measure(path, sets, nms="hard", conf=0.01)
+    for name, result in results.items():
+        print(f"{name}: AP {100 * result.ap:.1f}, AP50 {100 * result.ap50:.1f}")
+    provenance["results"] = {
+        name: {"ap": round(r.ap, 4), "ap50": round(r.ap50, 4)} for name, r in results.items()
+    }
+    set_provenance(path, provenance)
+    curves = path.with_name(f"{path.stem}-curves.png")
+    if len(trained.history) > 1:
+        plot_curves(trained.history, curves)
+    path.with_suffix(".md").write_text(
+        _card(path, provenance, results, difference, curves.name if trained.history else None),
+        encoding="utf-8",
+    )
+
+
+def _export(trained: Trained, path: Path, *, half: bool) -> float:
+    return export_onnx(
+        trained.model,
+        path,
+        names=trained.names,
+        category_ids=trained.category_ids,
+        provenance=trained.provenance,
+        half=half,
+    )
+
+
+def _measure(model: Path, sets: Sets, *, nms: str, conf: float) -> dict[str, EvalResult]:
+    detector = Detector(model, nms=nms)
+    results = {}
+    for annotations, images in sets:
+        name = Path(annotations).stem
+        with tqdm(desc=name, unit="img", disable=None) as bar:
+
+            def show(done: int, total: int, bar: Any = bar) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            results[name] = evaluate(detector, annotations, images, conf=conf, progress=show)
+    return results
+
+
+def _card(
+    path: Path,
+    provenance: Mapping[str, Any],
+    results: Mapping[str, EvalResult],
+    difference: float,
+    curves: str | None,
+) -> str:
+    lines = [
+        f"# Model card: {path.stem}",
+        "",
+        str(provenance.get("note", "")),
+        "",
+        "## Accuracy",
+        "",
+    ]
+    lines += ["COCO protocol, score ≥ 0.01, hard NMS at 0.5, at most 100 boxes an image.", ""]
+    lines += [
+        "| set | images | AP | AP50 | AP75 | small | medium | large |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, r in results.items():
+        numbers = (r.ap, r.ap50, r.ap75, r.ap_small, r.ap_medium, r.ap_large)
+        lines.append(
+            f"| {name} | {r.images} | " + " | ".join(f"{100 * n:.1f}" for n in numbers) + " |"
+        )
+    lines += ["", "## Training", "", "| setting | value |", "|---|---|"]
+    shown = {k: v for k, v in provenance.items() if k not in ("recipe", "results", "note")}
+    lines += [
+        f"| {key} | {value} |" for key, value in (shown | provenance.get("recipe", {})).items()
+    ]
+    if curves:
+        lines += ["", f"![Loss and learning rate of the last run]({curves})"]
+    lines += [
+        "",
+        f"onnxruntime against PyTorch, largest difference of any output: {difference:.2g}.",
+        "",
+    ]
+    for name, r in results.items():
+        lines += [f"## {name}, by class", "", "| class | AP | AP50 |", "|---|---|---|"]
+        lines += [
+            f"| {c} | {_number(ap)} | {_number(ap50)} |" for c, (ap, ap50) in r.per_class.items()
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _number(share: float) -> str:
+    return f"{100 * share:.1f}" if share == share else "-"
+
+
+def anchor_recall(data: str) -> str:
+    """A table: which share of the boxes has an anchor of IoU ≥ 0.5, by size in the 320-pixel input."""
+    content = read_coco(data)
+    sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+    boxes = torch.tensor(
+        [
+            [v / sizes[a["image_id"]][i % 2] for i, v in enumerate(a["bbox"])]
+            for a in content["annotations"]
+            if not a.get("iscrowd") and min(a["bbox"][2:]) > 0
+        ]
+    )
+    boxes[:, 2:] += boxes[:, :2]
+    side = areas(boxes).sqrt() * RESOLUTION
+    anchors = to_corners(make_anchors(RESOLUTION))[None]
+    best = torch.cat([_best_iou(part[None], anchors)[0] for part in boxes.split(512)])
+    reached = best >= POSITIVE_IOU
+    rows = ["side, pixels   boxes   recall"]
+    for low, high in ((0, 24), (24, 64), (64, 128), (128, RESOLUTION + 1), (0, RESOLUTION + 1)):
+        part = (side >= low) & (side < high)
+        rows.append(
+            f"{low:4}-{high - 1:<7} {int(part.sum()):7}   {reached[part].float().mean():.2f}"
+        )
+    return "\n".join(rows)
+
+
+def _best_iou(boxes: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
+    overlap = intersections(boxes, anchors)
+    union = areas(boxes)[..., None] + areas(anchors)[:, None] - overlap
+    return (overlap / union).amax(dim=2)
