@@ -18,7 +18,7 @@ def draw(image: npt.NDArray[np.uint8], detections: Detections) -> npt.NDArray[np
     """Return a copy of an image with a box and a label "name 0.87" for every object.
 
     Lines and letters grow with the image. Every class has one colour, always the same.
-    Characters outside ASCII appear as question marks: OpenCV's built-in font has no others.
+    Characters that OpenCV's built-in font lacks appear as question marks.
 
     Args:
         image: uint8 `(H, W, 3)` BGR.
@@ -29,8 +29,11 @@ def draw(image: npt.NDArray[np.uint8], detections: Detections) -> npt.NDArray[np
     """
     picture = np.array(image, order="C")
     width = line_width(picture)
-    for one in sorted(detections, key=lambda one: one.confidence):
+    ascending = sorted(detections, key=lambda one: one.confidence)
+    for one in ascending:
         _box(picture, one, width)
+    for one in ascending:  # after all boxes, whose lines would strike through them
+        _label(picture, one, width)
     return picture
 
 
@@ -51,21 +54,16 @@ def class_color(class_id: int) -> tuple[int, int, int]:
 def _box(picture: npt.NDArray[np.uint8], one: Detection, width: int) -> None:
     import cv2
 
-    color = class_color(one.class_id)
     x1, y1, x2, y2 = (round(value) for value in one.xyxy)
-    cv2.rectangle(picture, (x1, y1), (x2, y2), color, width, cv2.LINE_AA)
-    _label(picture, f"{one.name} {one.confidence:.2f}", (x1, y1), color, width)
+    color = class_color(one.class_id)
+    cv2.rectangle(picture, (x1, y1), (x2, y2), color, width)
 
 
-def _label(
-    picture: npt.NDArray[np.uint8],
-    text: str,
-    corner: tuple[int, int],
-    color: tuple[int, int, int],
-    width: int,
-) -> None:
+def _label(picture: npt.NDArray[np.uint8], one: Detection, width: int) -> None:
     import cv2
 
+    text, color = f"{one.name} {one.confidence:.2f}", class_color(one.class_id)
+    corner = round(one.xyxy[0]), round(one.xyxy[1])
     font, scale, weight = cv2.FONT_HERSHEY_SIMPLEX, 0.3 + 0.12 * width, max(1, width // 2)
     (text_width, text_height), below = cv2.getTextSize(text, font, scale, weight)
     pad = max(2, width)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rdlite.annotate import draw
 from rdlite.errors import OptionError, VideoError
+from rdlite.options import check_count
 from rdlite.results import Detections
 from rdlite.sinks import JsonlSink, PartialFile, jsonl_header
 from rdlite.video import Frame, VideoReader
@@ -181,6 +182,7 @@ def annotate_video(
         >>> summary = annotate_video(detector, "clip.mp4", "boxes.mp4", stride=3)
         >>> print(summary.frames, summary.detections, *summary.warnings)
     """
+    check_count("stride", stride)
     clock = _Clock()
     output, journal = Path(output), _journal(jsonl, Path(output))
     chosen = {name: value for name, value in options.items() if value is not None}

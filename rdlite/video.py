@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from rdlite.errors import OptionError, VideoError
 from rdlite.image import MAX_PIXELS
+from rdlite.options import check_count
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -64,25 +65,21 @@ class Frame:
 
 
 def open_media(path: str | os.PathLike[str]) -> InputContainer:
-    """Open a media file on disk; nothing that it refers to is opened.
-
-    Args:
-        path: A regular file. URLs, pipes and playlists are refused.
+    """Open a media file on disk, and nothing that it refers to.
 
     Raises:
-        VideoError: The file is missing, not a regular file, empty, or not a media container.
+        VideoError: The path is no regular file, or the file is empty, a playlist or no media.
     """
     import av
 
     _refuse(os.fspath(path))
+    # Older PyAV fails on titles that are not UTF-8; newer keeps them and has no such option.
+    older: Any = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
     try:
         # The prefix keeps FFmpeg from taking a name such as "concat:a.mp4" for a protocol.
-        return av.open(
-            f"file:{os.fspath(path)}",
-            mode="r",
-            options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
-            metadata_errors="replace",
-        )
+        options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+        container: InputContainer = av.open(f"file:{os.fspath(path)}", options=options, **older)
+        return container
     except (av.error.FFmpegError, UnicodeError) as error:
         raise VideoError(
             f"{path} cannot be opened as a video ({reason(error)}): it is damaged, was cut before "
@@ -113,12 +110,11 @@ def reason(error: Exception) -> str:
 
 
 class VideoReader:
-    """Iterate over the frames of a video file, once.
+    """Iterate over the frames of a video file, once, in a `with` statement.
 
-    Every packet is decoded on its own, so that a damaged one costs its own frames only; they are
-    counted, never hidden. Times come from the stream's time stamps, so variable frame rates are
-    right. Interlaced video is returned as stored. Use it in a `with` statement; it also closes
-    itself when the iteration ends or is abandoned.
+    Every packet is decoded on its own, so that a damaged one costs its own frames only. Times
+    are the file's own, so variable frame rates are right. Interlaced video is returned as stored.
+    It also closes itself when the iteration ends or is abandoned.
 
     Args:
         path: The file. URLs and playlists are refused.
@@ -127,8 +123,7 @@ class VideoReader:
         end: Seconds before which the last frame wanted begins, None for all.
 
     Attributes:
-        frames_read: Frames decoded between `start` and `end`, the ones that `stride` skips
-            included.
+        frames_read: Frames from `start` to `end`, those that `stride` skips included.
         bad_packets: Packets that could not be read or decoded.
         missing_pts: Frames without a time stamp; they follow the one before at the mean rate.
         truncated: True when the file ends before the frames that it declares.
@@ -143,13 +138,7 @@ class VideoReader:
 
     Raises:
         OptionError: `stride`, `start` or `end` is out of range.
-        VideoError: The file cannot be read or holds no video, or, while iterating, more than
-            32 packets in a row cannot be decoded.
-
-    Example:
-        >>> with VideoReader("clip.mp4", start=10.0, end=20.0) as reader:
-        ...     for frame in reader:
-        ...         print(frame.time, frame.image.shape)
+        VideoError: The file holds no video, or more than 32 packets in a row are damaged.
     """
 
     def __init__(
@@ -197,20 +186,14 @@ class VideoReader:
 
     def warnings(self) -> list[str]:
         """Return one sentence for each thing that could not be read as the file promises."""
-        sentences = []
-        if self.bad_packets:
-            sentences.append(f"{self.bad_packets} damaged packets of {self.path} were skipped.")
-        if self.truncated:
-            declared = self.declared_frames or "an unknown number of"
-            sentences.append(
-                f"{self.path} ends early: {self.frames_read} of {declared} frames were read."
-            )
-        if self.missing_pts:
-            sentences.append(
-                f"{self.missing_pts} frames of {self.path} have no time stamp; "
-                f"the mean rate of {float(self.rate):.3f} frames per second was used."
-            )
-        return sentences
+        frames, declared = self.frames_read, self.declared_frames or "an unknown number of"
+        sentences = {
+            f"{self.bad_packets} damaged packets of {self.path} were skipped.": self.bad_packets,
+            f"{self.path} ends early: {frames} of {declared} frames were read.": self.truncated,
+            f"{self.missing_pts} frames of {self.path} have no time stamp and follow the one "
+            f"before at the mean rate, {float(self.rate):.3f} a second.": self.missing_pts,
+        }
+        return [sentence for sentence, applies in sentences.items() if applies]
 
     def __iter__(self) -> Iterator[Frame]:
         with self:
@@ -288,9 +271,8 @@ class VideoReader:
                 self.bad_packets += 1
                 if in_a_row > MAX_BAD_PACKETS:
                     raise VideoError(
-                        f"{self.path} is damaged: {in_a_row} packets in a row cannot be decoded "
-                        f"after {self.frames_read} frames ({reason(error)}); repair the file, or "
-                        "choose another part with start= and end="
+                        f"{self.path} is damaged: after {self.frames_read} frames {in_a_row} "
+                        f"packets in a row cannot be decoded ({reason(error)}); use end= or start="
                     ) from error
                 continue
             in_a_row = 0
@@ -344,7 +326,7 @@ class VideoReader:
         return declared - read > max(0.25, 2 / float(self.rate))
 
     def close(self) -> None:
-        """Close the file. Closing twice does nothing."""
+        """Close the file."""
         self._container.close()
 
     def __enter__(self) -> VideoReader:
@@ -355,13 +337,7 @@ class VideoReader:
 
 
 def yuv_matrix(tag: int, width: int, height: int) -> int:
-    """Return the YUV matrix of a picture, as an `AVColorSpace` number.
-
-    Args:
-        tag: What the file states; where that says nothing, the size decides as players do.
-        width: Width of the picture, pixels.
-        height: Height of the picture, pixels.
-    """
+    """Return the stated YUV matrix (`AVColorSpace`), or what players take for that size."""
     if tag in SWS_MATRIX:
         return tag
     return _BT709 if width >= 1280 or height > 576 else _BT601
@@ -384,8 +360,7 @@ def _refuse(path: str) -> None:
 
 
 def _check_range(stride: int, start: float | None, end: float | None) -> None:
-    if stride < 1:
-        raise OptionError(f"stride must be 1 or more, got {stride}")
+    check_count("stride", stride)
     for name, value in (("start", start), ("end", end)):
         if value is not None and not 0 <= value < float("inf"):
             raise OptionError(f"{name} must be 0 seconds or more, got {value}")

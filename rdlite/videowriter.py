@@ -30,7 +30,8 @@ _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 120
 _AAC_LAYOUTS = {1: "mono", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 _AAC_BIT_RATE = 192_000
 _AUDIO_GAP = 0.1  # seconds
-_MAX_TIMESCALE = 2**31 - 1
+_INTERLEAVING = 10  # seconds by which one track may be stored after another
+_MIN_TIMESCALE = 10_000  # ticks a second, so that a delay of the sound is kept to 0.05 ms
 # Describes the source's file, not its content.
 _FILE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")
 
@@ -49,7 +50,7 @@ class VideoWriter(WholeOrNothing):
         size: Width and height of the output, pixels. Frames of another size are scaled to it. An
             odd number is made even by repeating the last column or row, as H.264 wants.
         codec: FFmpeg encoder.
-        crf: Constant rate factor, lower is better and larger; None leaves it to the encoder.
+        crf: Constant rate factor, lower is better and larger; None is the encoder's own.
         overwrite: Replace an existing file.
         audio: Keep the sound.
         first: Tick that becomes time 0 of the output; sound before it is left out. None is the
@@ -89,11 +90,10 @@ class VideoWriter(WholeOrNothing):
         self._target = mp4_target(path, overwrite=overwrite)
         self.audio = AudioCopier(reader, first=first, last=last, copy=audio)
         with self._naming_errors():
-            self._container = _create(self._target.partial)
+            self._container = _create(self._target.partial, reader)
         try:
             self._stream = _add_video(self._container, reader, size, codec, crf)
             self.audio.add_tracks(self._container)
-            _set_timescales(self._container, reader.time_base, self.audio.rates)
         except BaseException:
             self.abort()
             raise
@@ -120,15 +120,13 @@ class VideoWriter(WholeOrNothing):
 
     def warnings(self) -> list[str]:
         """Return one sentence for each thing that differs from the source."""
-        sentences = list(self.audio.notes)
-        if self.audio.bad_packets:
-            sentences.append(f"{self.audio.bad_packets} packets of sound were left out.")
-        if self.rescaled:
-            width, height = self._size
-            sentences.append(f"{self.rescaled} frames were scaled to {width}x{height}.")
-        if self.retimed:
-            sentences.append(f"{self.retimed} frames were moved behind the frame before them.")
-        return sentences
+        bad, (width, height) = self.audio.bad_packets, self._size
+        sentences = {
+            f"{bad} damaged packets of sound were left out.": bad,
+            f"{self.rescaled} frames were scaled to {width}x{height}.": self.rescaled,
+            f"{self.retimed} frames were moved behind the frame before them.": self.retimed,
+        }
+        return self.audio.notes + [text for text, applies in sentences.items() if applies]
 
     def _later(self, ticks: int) -> int:
         if self._latest is not None and ticks <= self._latest:
@@ -167,11 +165,7 @@ class VideoWriter(WholeOrNothing):
             self._container.mux(packet)
 
     def close(self) -> None:
-        """Write what is still in the encoder, finish the file and give it its final name.
-
-        Raises:
-            VideoError: The file cannot be written.
-        """
+        """Write what is still in the encoder and give the file its final name."""
         with self._naming_errors():
             self._encode(None)
             self.audio.finish()
@@ -195,10 +189,9 @@ class VideoWriter(WholeOrNothing):
         try:
             yield
         except (av.error.FFmpegError, OSError) as error:
-            if isinstance(error, VideoError):
-                raise
+            path, frames = self._target.path, self.frames
             raise VideoError(
-                f"{self._target.path} cannot be written after {self.frames} frames: {reason(error)}"
+                f"{path} cannot be written after {frames} frames: {reason(error)}"
             ) from error
 
 
@@ -215,13 +208,12 @@ class _Track:
 class AudioCopier:
     """Move the sound of a source into an output file, as stored where MP4 allows it.
 
-    It reads the source on its own, a little ahead of the frames, so that damage to the picture
-    does not touch the sound.
+    It reads the source on its own, so that damage to the picture does not touch the sound.
 
     Args:
         reader: The source.
-        first: Tick of the video that becomes time 0; earlier sound is left out. None keeps all.
-        last: Tick of the video at which sound ends, None for all.
+        first: See `VideoWriter`.
+        last: See `VideoWriter`.
         copy: False leaves all sound out.
 
     Attributes:
@@ -236,9 +228,9 @@ class AudioCopier:
         self,
         reader: VideoReader,
         *,
-        first: int | None = None,
-        last: int | None = None,
-        copy: bool = True,
+        first: int | None,
+        last: int | None,
+        copy: bool,
     ) -> None:
         self.copied = self.encoded = self.dropped = self.bad_packets = 0
         self.notes: list[str] = []
@@ -249,34 +241,34 @@ class AudioCopier:
         self._tracks: dict[int, _Track] = {}
         self._container: InputContainer | None = None
         self._waiting: tuple[Fraction, Packet[AudioStream]] | None = None
-        if copy and reader.other_streams.get("audio"):
-            self._container = open_media(reader.path)
+        self._path = reader.path if copy and reader.other_streams.get("audio") else None
         self._packets = self._read()
 
     def add_tracks(self, output: OutputContainer) -> None:
-        """Add the tracks to an output file, before anything is written to it."""
+        """Open the source and add its tracks to an output file, before any is written."""
+        from av.stream import Discard
+
         self._output = output
-        for stream in self._container.streams.audio if self._container else ():
-            self._add_track(stream)
+        if self._path is None:
+            return
+        self._container = open_media(self._path)
+        for stream in self._container.streams:
+            if stream.type != "audio":
+                stream.discard = Discard.all  # skipped unread, where the container can
+            elif stream.codec_context:
+                self._add_track(stream)
+            else:
+                self.dropped += 1
+                self.notes.append("A sound track was left out: FFmpeg does not know its codec.")
 
-    @property
-    def rates(self) -> list[int]:
-        """Sample rate of every track that is kept, Hz."""
-        return [track.output.rate for track in self._tracks.values()]
-
-    def _add_track(self, source: AudioStream) -> None:
-        name = source.codec_context.name if source.codec_context else "unknown"
+    def _add_track(self, source: Any) -> None:
         try:
             output, copied = self._output.add_stream_from_template(source), True
             self.copied += 1
         except ValueError:
-            try:
-                output, copied = self._add_aac(source), False
-            except ValueError as error:
-                self.dropped += 1
-                self.notes.append(f"A sound track was left out: {name} cannot be read ({error}).")
-                return
+            output, copied = self._add_aac(source), False
             self.encoded += 1
+            name = source.codec_context.name
             self.notes.append(f"A sound track was encoded again as AAC: MP4 cannot hold {name}.")
         output.metadata.update(source.metadata)
         output.disposition = source.disposition
@@ -315,11 +307,16 @@ class AudioCopier:
             self._waiting = None
 
     def _read(self) -> Iterator[tuple[Fraction, Packet[AudioStream]]]:
-        if self._container is None:
+        if self._container is None or not self._tracks:
             return
+        unread = 0
         for packet in read_packets(self._container, *(t.source for t in self._tracks.values())):
-            if packet is None or packet.pts is None:
-                self.bad_packets += 1
+            if packet is None:
+                unread += 1
+                continue
+            self.bad_packets += unread + (packet.pts is None)
+            unread = 0  # what stays unread up to the end was cut off
+            if packet.pts is None:
                 continue
             base = self._tracks[packet.stream_index].base
             begin = packet.pts * base - self._origin
@@ -327,6 +324,8 @@ class AudioCopier:
                 continue
             if self._last is None or begin < self._last:
                 yield begin, packet
+            elif begin > self._last + _INTERLEAVING:
+                return
 
     def _put(self, packet: Packet[AudioStream]) -> None:
         track = self._tracks[packet.stream_index]
@@ -366,30 +365,23 @@ class AudioCopier:
 
 
 def mp4_target(path: str | os.PathLike[str], *, overwrite: bool) -> PartialFile:
-    """Return where an MP4 file is written before it is whole.
-
-    Raises:
-        OptionError: The name does not end in ".mp4".
-        VideoError: The file exists and `overwrite` is False, or its directory is missing.
-    """
+    """Return where an MP4 is written before it is whole, or raise as `VideoWriter` does."""
     if Path(path).suffix.lower() != ".mp4":
         raise OptionError(f"{path} must end in .mp4, the only format that rdlite writes")
     return PartialFile(path, overwrite=overwrite, error=VideoError)
 
 
-def _create(path: Path) -> OutputContainer:
+def _create(path: Path, reader: VideoReader) -> OutputContainer:
     import av
 
-    return av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
-
-
-def _set_timescales(output: OutputContainer, time_base: Fraction, rates: list[int]) -> None:
-    # By default a movie's delays are rounded to milliseconds and slow time bases are multiplied.
-    movie = math.lcm(time_base.denominator, *rates)
-    if movie > _MAX_TIMESCALE:
-        movie = time_base.denominator
-    output.container_options["video_track_timescale"] = str(time_base.denominator)
-    output.container_options["movie_timescale"] = str(movie)
+    # By default slow time bases are multiplied, and delays are rounded to milliseconds.
+    ticks = reader.time_base.denominator
+    options = {
+        "movflags": "+faststart",
+        "video_track_timescale": str(ticks),
+        "movie_timescale": str(ticks * math.ceil(_MIN_TIMESCALE / ticks)),
+    }
+    return av.open(f"file:{path}", "w", format="mp4", options=options)
 
 
 def _add_video(
@@ -406,10 +398,8 @@ def _add_video(
         options["x265-params"] = "log-level=error"
     try:
         stream: Any = output.add_stream(codec, rate=reader.rate, options=options)
-    except ValueError as error:
-        raise OptionError(f"codec={codec!r} cannot be used for MP4: {error}") from error
-    if stream.type != "video":
-        raise OptionError(f"codec={codec!r} encodes {stream.type}, not video")
+    except (ValueError, TypeError) as error:  # no such encoder, not for MP4, not for video
+        raise OptionError(f"codec={codec!r} cannot be used for the video: {error}") from error
     source, context = reader.stream.codec_context, stream.codec_context
     stream.width, stream.height = (side + side % 2 for side in size)
     stream.pix_fmt = "yuv420p"

@@ -77,6 +77,7 @@ def clip(
             video.set_display_rotation(rotation)
         tracks = [_add_sound(output, sound) for sound in sounds]
         text: Any = output.add_mux_stream("mov_text") if subtitles else None
+        output.start_encoding()
         for n, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(image, format="bgr24")
             frame = frame.reformat(format=pix_fmt, dst_color_range=context.get("color_range"))
@@ -150,7 +151,12 @@ class TwoBoxes:
     def __call__(self, image: npt.NDArray[np.uint8], **options: Any) -> Detections:
         height, width = image.shape[:2]
         self.sizes.append((width, height))
-        boxes = np.array([[0.1, 0.6, 0.4, 0.9], [0.5, 0.6, 0.9, 0.9]]) * [width, height, width, height]
+        boxes = np.array([[0.1, 0.6, 0.4, 0.9], [0.5, 0.6, 0.9, 0.9]]) * [
+            width,
+            height,
+            width,
+            height,
+        ]
         return Detections(
             xyxy=boxes.astype(np.float32),
             confidence=np.array([0.9, 0.4], np.float32),

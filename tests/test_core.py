@@ -15,7 +15,7 @@ from tests import reference
 
 METHODS = ("hard", "linear", "gaussian")
 HOSTILE = (np.nan, np.inf, -np.inf, 1e30, -1e30, 3e38, -0.0, 0.0, 1e-45)
-few = settings(max_examples=200, deadline=None)
+few = settings(max_examples=20000, deadline=None)
 
 
 def decode(outputs: Any, anchors: Any, mask: Any = None, **changes: Any) -> Any:
@@ -94,7 +94,7 @@ def test_decode_matches_the_definition_on_a_busy_image(seed: int, conf: float) -
     st.integers(0, 2**32),
     st.integers(0, 40),
     st.integers(2, 40),
-    st.sampled_from([0.0, 0.01, 0.5]),
+    st.sampled_from([0.0, 0.01, 0.4]),
     st.sampled_from([0.0, 0.05, 0.3, 1.0]),
     st.integers(0, 6),
 )
@@ -185,16 +185,14 @@ def test_decode_counts_a_box_that_overflows() -> None:
 
 def test_decode_does_not_count_what_the_gate_left_out() -> None:
     outputs, anchors = plain_outputs()
-    outputs[1][2] = 5, -5
-    outputs[3][2] = np.nan
+    outputs[1][2], outputs[3][2] = (5, -5), np.nan
     assert decode(outputs, anchors)[3] == 0
 
 
 def test_decode_of_nothing_but_nan_is_empty() -> None:
     outputs, anchors = plain_outputs(count=9)
-    boxes, scores, labels, dropped = decode([np.full_like(x, np.nan) for x in outputs], anchors)
-    assert boxes.shape == (0, 4)
-    assert len(scores) == len(labels) == 0
+    *arrays, dropped = decode([np.full_like(x, np.nan) for x in outputs], anchors)
+    assert [x.shape for x in arrays] == [(0, 4), (0,), (0,)]
     assert dropped == 9
 
 
@@ -211,7 +209,6 @@ def test_decode_takes_a_hundred_thousand_anchors_and_read_only_arrays() -> None:
     ("change", "words"),
     [
         ({"conf": 25}, "in \\[0, 1\\].*conf=25"),
-        ({"conf": np.nan}, "in \\[0, 1\\]"),
         ({"objectness": -0.1}, "in \\[0, 1\\]"),
         ({"top_k": -1}, "must not be negative.*top_k=-1"),
         ({"mask": np.ones(7, np.uint8)}, "class_mask must have shape \\(3,\\), got \\(7,\\)"),
@@ -226,9 +223,10 @@ def test_decode_refuses_what_does_not_fit(change: dict[str, Any], words: str) ->
         decode(outputs, **options)
 
 
-def test_decode_needs_a_class_beside_background() -> None:
-    outputs, anchors = plain_outputs(classes=4)
-    outputs[3] = np.zeros((4, 1), np.float32)
+@pytest.mark.parametrize("columns", [0, 1])
+def test_decode_needs_a_class_beside_background(columns: int) -> None:
+    outputs, anchors = plain_outputs()
+    outputs[3] = np.zeros((4, columns), np.float32)
     with pytest.raises(ValueError, match="two classes"):
         decode(outputs, anchors)
 
@@ -338,8 +336,7 @@ def test_suppress_orders_negative_zero_as_zero() -> None:
 
 
 def test_suppress_leaves_out_what_is_not_finite() -> None:
-    boxes = np.tile(np.float32([0, 0, 1, 1]), (5, 1))
-    boxes[1, 3], boxes[2, 0] = np.inf, np.nan
+    boxes = [[0, 0, 1, 1], [0, 0, 1, np.inf], [np.nan, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]]
     assert suppress(boxes, [0.3, 0.9, 0.9, np.nan, np.inf])[0].tolist() == [0]
 
 

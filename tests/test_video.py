@@ -9,10 +9,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from tests.media import Sound, clip, frame_times, number, picture
 
 from rdlite.errors import OptionError, VideoError
 from rdlite.video import MAX_BAD_PACKETS, VideoReader
+from tests.media import Sound, clip, frame_times, number, picture
 
 
 def numbers(path: Path, **options: object) -> list[int]:

@@ -1,1 +1,1 @@
-"""Training of RefineDetLite (arXiv 1911.08855) in PyTorch; run from a checkout as `python -m train`."""
+"""Training of RefineDetLite (arXiv 1911.08855) in PyTorch; run as `python -m train`."""

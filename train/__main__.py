@@ -113,7 +113,7 @@ def _add_weights(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar=("JSON", "IMAGES"),
-        help="COCO json and its images (folder, or folder of tar shards); may be given several times",
+        help="COCO json and the folder of its images or tar shards; may be given several times",
     )
 
 

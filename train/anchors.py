@@ -43,8 +43,9 @@ def make_anchors(resolution: int) -> Tensor:
         resolution: Side of the input in pixels, a multiple of 16.
 
     Returns:
-        float32 (A, 4), centre x, centre y, width, height as shares of the input. Levels from fine to
-        coarse, cells row by row, and in each cell both scales (s, then √(s·s′)) of three ratios.
+        float32 (A, 4), centre x, centre y, width, height as shares of the input. Levels from fine
+        to coarse, cells row by row, and in each cell three ratios of the level's size, then three
+        of the geometric mean of its size and the next level's.
     """
     if resolution % STRIDE:
         raise ValueError(f"resolution must be a multiple of {STRIDE}, got {resolution}")
@@ -71,7 +72,8 @@ def _level_anchors(level: int, grid: int) -> Tensor:
 def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
     """Offsets that turn anchors into boxes.
 
-    `t_xy = (g_xy - a_xy) / (0.1 a_wh)`, `t_wh = ln(g_wh / a_wh) / 0.2` (SSD, arXiv 1512.02325 Eq. 2).
+    `t_xy = (g_xy - a_xy) / (0.1 a_wh)` and `t_wh = ln(g_wh / a_wh) / 0.2` (SSD, arXiv 1512.02325
+    Eq. 2).
 
     Args:
         boxes: (..., 4) centre-size.
@@ -91,7 +93,7 @@ def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def decode(offsets: Tensor, anchors: Tensor) -> Tensor:
-    """Boxes from anchors and encoded offsets: the inverse of `encode`, both (..., 4) centre-size."""
+    """Boxes from anchors and offsets, (..., 4) centre-size: the inverse of `encode`."""
     centre, size = VARIANCES
     return torch.cat(
         [

@@ -90,6 +90,11 @@ class TrainConfig:
         return asdict(self)
 
 
+MIN_RESOLUTION = 96
+"""Below it the last level's 3x3 convolution sees a single cell, and there the bfloat16 weight
+gradient of PyTorch 2.13 on a CPU holds uninitialised memory."""
+
+
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise OptionError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
@@ -117,8 +122,11 @@ def parse_resolution(text: str) -> list[tuple[int, float]]:
             f"resolution must look like 192:0.55,256:0.82,320:1, got {text!r}"
         ) from error
     sides, ends = zip(*stages, strict=True)
-    if any(side <= 0 or side % STRIDE for side in sides):
-        raise OptionError(f"resolution needs sides that are multiples of {STRIDE}, got {text!r}")
+    if any(side < MIN_RESOLUTION or side % STRIDE for side in sides):
+        raise OptionError(
+            f"resolution needs sides that are multiples of {STRIDE} from {MIN_RESOLUTION} on, "
+            f"got {text!r}"
+        )
     if list(ends) != sorted(set(ends)) or ends[0] <= 0 or ends[-1] != 1:
         raise OptionError(f"resolution needs shares that rise to 1, got {text!r}")
     return stages

@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from rdlite.errors import OptionError, RdliteError
 from train.anchors import make_anchors
-from train.config import TrainConfig
-from train.data import Batch, DetectionDataset, make_loader, open_dataset, steps_per_epoch
 from train.augment import AugmentConfig
+from train.config import TrainConfig
+from train.data import Batch, make_loader, open_dataset, steps_per_epoch
 from train.loss import detection_loss
 from train.matching import Targets, collate
 from train.model import RefineDetLite
@@ -157,8 +157,9 @@ class Trainer:
         terms = {name: loss.item() for name, loss in losses.items()}
         if not all(math.isfinite(value) for value in terms.values()):
             raise NonFiniteLossError(
-                f"the loss is not finite at step {self.step}: {terms}; the last checkpoint is in {self.out}; "
-                "start again from it with a lower --lr or with --precision fp32"
+                f"the loss is not finite at step {self.step}: {terms}; "
+                f"the last checkpoint is in {self.out}; start again from it with a lower --lr "
+                "or with --precision fp32"
             )
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
@@ -183,7 +184,8 @@ class Trainer:
     def _report_start(self) -> None:
         coco, failed = self.dataset.coco, self.dataset.cache.failed
         tqdm.write(
-            f"{len(self.dataset)} images, {len(coco.names)} classes, {coco.dropped_boxes} boxes without area dropped, "
+            f"{len(self.dataset)} images, {len(coco.names)} classes, "
+            f"{coco.dropped_boxes} boxes without area dropped, "
             f"{len(failed)} unreadable images left out; from step {self.step} on {self.device}"
         )
         for name, reason in failed.items():

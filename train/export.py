@@ -91,7 +91,8 @@ def export_onnx(
         difference = parity(model, temporary)
         if not difference <= PARITY_LIMIT:
             raise ModelError(
-                f"{path} was not written: onnxruntime and PyTorch differ by {difference:.2g}, more than {PARITY_LIMIT:g}"
+                f"{path} was not written: onnxruntime and PyTorch differ by {difference:.2g}, "
+                f"more than {PARITY_LIMIT:g}"
             )
         temporary.replace(path)
     return difference

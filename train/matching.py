@@ -86,9 +86,9 @@ def areas(boxes: Tensor) -> Tensor:
 def match(anchors: Tensor, targets: Targets) -> Match:
     """Assign ground truth to anchors.
 
-    Every anchor takes the box that it overlaps most, and is positive if that IoU is above 0.5. Every
-    box also takes its best anchor, whatever the IoU. Of the rest, an anchor that lies for more than
-    half of its area in an ignored region (the overlap that COCO uses for crowds) is ignored.
+    Every anchor takes the box that it overlaps most, and is positive if that IoU is above 0.5.
+    Every box also takes its best anchor, whatever the IoU. Of the rest, an anchor that lies for
+    more than half of its area in an ignored region (COCO's overlap for crowds) is ignored.
 
     Args:
         anchors: (1 or B, A, 4) corners, shares of the image.

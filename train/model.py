@@ -1,4 +1,4 @@
-"""RefineDetLite: backbone Res2NetLite, coarse module (ARM), feature fusion and refined module (ODM).
+"""RefineDetLite: backbone Res2NetLite, coarse module (ARM), fusion and refined module (ODM).
 
 Source: arXiv 1911.08855 §3, Table 1, Figures 1-3. Channel counts that the paper leaves open are
 multiples of 16 per convolution group, the block in which CPU inference engines work.
@@ -82,7 +82,7 @@ def _split_width(channels: int) -> int:
 
 
 class Res2Block(nn.Module):
-    """Residual block whose middle is a hierarchy of four splits (Fig. 2b; Res2Net, arXiv 1904.01169)."""
+    """Residual block, a hierarchy of four splits inside (Fig. 2b; Res2Net, arXiv 1904.01169)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

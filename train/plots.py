@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
         values = [row[term] for row in history]
         (line,) = losses.plot(steps, values, alpha=0.25, linewidth=0.8)
         losses.plot(steps, _smooth(values), color=line.get_color(), label=term)
-    for before, row in zip(history, history[1:], strict=False):
+    for before, row in pairwise(history):
         if row["resolution"] != before["resolution"]:
             losses.axvline(row["step"], color="grey", linestyle=":")
             losses.annotate(

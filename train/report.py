@@ -135,7 +135,8 @@ def export_with_card(
     provenance = trained.provenance | ({"note": note} if note else {})
     difference = _export(trained, path, half=half)
     print(
-        f"{path}: {path.stat().st_size / 1e6:.1f} MB, onnxruntime and PyTorch differ by at most {difference:.2g}"
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB, "
+        f"onnxruntime and PyTorch differ by at most {difference:.2g}"
     )
     results = _measure(path, sets, nms="hard", conf=0.01)
     for name, result in results.items():
@@ -167,15 +168,15 @@ def _export(trained: Trained, path: Path, *, half: bool) -> float:
 def _measure(model: Path, sets: Sets, *, nms: str, conf: float) -> dict[str, EvalResult]:
     detector = Detector(model, nms=nms)
     results = {}
-    for annotations, images in sets:
-        name = Path(annotations).stem
+    for truth, images in sets:
+        name = Path(truth).stem
         with tqdm(desc=name, unit="img", disable=None) as bar:
 
             def show(done: int, total: int, bar: Any = bar) -> None:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            results[name] = evaluate(detector, annotations, images, conf=conf, progress=show)
+            results[name] = evaluate(detector, truth, images, conf=conf, progress=show)
     return results
 
 
@@ -230,7 +231,7 @@ def _number(share: float) -> str:
 
 
 def anchor_recall(data: str) -> str:
-    """A table: which share of the boxes has an anchor of IoU ≥ 0.5, by size in the 320-pixel input."""
+    """A table by box size in the input: which share of the boxes has an anchor of IoU ≥ 0.5."""
     content = read_coco(data)
     sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     boxes = torch.tensor(

@@ -15,9 +15,9 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
     """Read a state dict of `train.model.RefineDetLite`.
 
     Args:
-        source: A `.safetensors` file, a `.pt` checkpoint of a training run (its averaged weights are
-            taken), a `.onnx` file that `python -m train export` wrote, or "default" for the model
-            that rdlite ships.
+        source: A `.safetensors` file, a `.pt` checkpoint of a training run (its averaged weights
+            are taken), a `.onnx` file that `python -m train export` wrote, or "default" for the
+            model that rdlite ships.
 
     Returns:
         Name to float32 tensor.
@@ -55,8 +55,9 @@ def load_weights(model: nn.Module, source: str | Path) -> None:
     wrong += [name for name in weights if name not in own]
     if wrong:
         raise ModelError(
-            f"{source} does not fit this network: {len(wrong)} tensors are missing, left over or of another "
-            f"shape ({', '.join(wrong[:3])}, ...); check the width, the classes and the architecture switches"
+            f"{source} does not fit this network: {len(wrong)} tensors are missing, left over or "
+            f"of another shape ({', '.join(wrong[:3])}, ...); check the width, the classes and the "
+            "architecture switches"
         )
     model.load_state_dict(weights, strict=False)
 

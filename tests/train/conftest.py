@@ -1,0 +1,48 @@
+"""What the tests of training share; all of them need torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch; run `pip install torch`")
+torch.set_num_threads(1)  # two would wait for each other when something else runs
+
+COLOURS = {"red": (40, 40, 220), "green": (40, 220, 40)}
+SIDE = 96
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A COCO set of 24 images, each with one or two coloured squares: (json, folder)."""
+    folder = tmp_path_factory.mktemp("shapes")
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for i in range(24):
+        picture = rng.integers(90, 160, (SIDE, SIDE, 3), np.uint8)
+        for category in rng.permutation(2)[: 1 + i % 2].tolist():
+            side = int(rng.integers(32, 48))
+            x, y = int(rng.integers(0, 46)) + category, int(rng.integers(0, SIDE - 48))
+            picture[y : y + side, x : x + side] = list(COLOURS.values())[category]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": i + 1,
+                    "category_id": category + 1,
+                    "bbox": [x, y, side, side],
+                    "area": side * side,
+                    "iscrowd": 0,
+                }
+            )
+        cv2.imwrite(str(folder / f"{i}.png"), picture)
+        images.append({"id": i + 1, "file_name": f"{i}.png", "width": SIDE, "height": SIDE})
+    categories = [{"id": k + 1, "name": name} for k, name in enumerate(COLOURS)]
+    path = folder / "shapes.json"
+    path.write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    return path, folder

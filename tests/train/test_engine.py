@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from rdlite import Detector
+from rdlite.errors import OptionError
+from rdlite.evaluate import evaluate
+from train.__main__ import main
+from train.config import TrainConfig
+from train.engine import NonFiniteLossError, Trainer, load_checkpoint
+
+
+@pytest.fixture
+def settings(shapes: tuple[Path, Path], tmp_path: Path):
+    data, images = shapes
+
+    def make(name: str, **options) -> TrainConfig:
+        values = {
+            "data": str(data),
+            "images": str(images),
+            "cache": str(tmp_path / "cache"),
+            "out": str(tmp_path / name),
+            "width": 16,
+            "batch": 8,
+            "epochs": 4,
+            "warmup": 2,
+            "resolution": "96:0.5,128:1",
+            "workers": 0,
+            "threads": 1,
+        }
+        return TrainConfig(**(values | options))
+
+    return make
+
+
+def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(settings) -> None:
+    whole = Trainer(settings("whole"))
+    whole.fit()
+
+    class Killed(Exception):
+        pass
+
+    first = Trainer(settings("parts", save_every=5))
+    save = first.save
+
+    def save_and_die() -> None:
+        save()
+        raise Killed
+
+    first.save = save_and_die
+    with pytest.raises(Killed):
+        first.fit()
+    assert first.step == 5
+    second = Trainer(settings("parts"))
+    second.fit()
+
+    assert second.step == whole.step == 12
+    a, b = load_checkpoint(whole.out), load_checkpoint(second.out)
+    for part in ("model", "ema"):
+        assert all(torch.equal(a[part][k], b[part][k]) for k in a[part])
+    assert not torch.equal(a["model"]["odm_conf.0.weight"], a["ema"]["odm_conf.0.weight"])
+
+
+def test_a_run_learns_and_leaves_checkpoint_curves_log_and_tensorboard_events(settings) -> None:
+    trainer = Trainer(settings("run", epochs=20, lr=4e-3, resolution="96"))
+    trainer.fit()
+    assert (trainer.out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list(trainer.out.glob("events.out.tfevents.*"))
+    rows = [json.loads(line) for line in (trainer.out / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [20, 40, 60]
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+    assert rows[0].keys() >= {"loss", "arm_loc", "arm_cls", "odm_loc", "odm_cls", "lr"}
+
+
+def test_another_run_s_folder_is_refused_with_the_difference(settings) -> None:
+    Trainer(settings("run", epochs=1)).fit()
+    with pytest.raises(OptionError, match=r"lr: 0.001 there, 0.01 here"):
+        Trainer(settings("run", epochs=1, lr=0.01))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_terms(settings) -> None:
+    trainer = Trainer(settings("run"))
+    torch.nn.init.constant_(trainer.model.odm_loc[0].bias, float("nan"))
+    with pytest.raises(NonFiniteLossError, match=r"not finite at step \d: .*'odm_loc': nan"):
+        trainer.fit()
+
+
+def test_the_command_line_trains_measures_and_exports_a_detector_that_works(
+    settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = settings("run", epochs=7, ema=0.9)
+    given = {k.replace("_", "-"): v for k, v in run.to_dict().items() if v is not None}
+    arguments = [f"--{k}={v}" for k, v in given.items()]
+    assert main(["fit", *arguments]) == 0
+    truth = ["--set", run.data, run.images]
+    model = tmp_path / "shapes.onnx"
+    assert main(["export", run.out, "-o", str(model), "--note", "Squares.", *truth]) == 0
+    assert "differ by at most" in capsys.readouterr().out
+
+    detector = Detector(model)
+    assert detector.names == ("red", "green")
+    card = model.with_suffix(".md").read_text()
+    assert "Squares." in card and "| red |" in card and "shapes-curves.png" in card
+    measured = evaluate(detector, run.data, run.images, nms="hard")
+    assert detector.spec.provenance["results"]["shapes"]["ap50"] == round(measured.ap50, 4)
+
+    assert main(["eval", str(model), *truth, "-o", str(tmp_path / "report")]) == 0
+    report = json.loads((tmp_path / "report" / "results.json").read_text())
+    assert report["shapes"]["ap"] == measured.ap
+    assert (tmp_path / "report" / "precision-recall.png").exists()
+
+
+def test_a_missing_annotation_file_is_one_sentence_and_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", str(tmp_path / "no.json"), "--images", str(tmp_path)]
+    assert main(["fit", *arguments, "--out", str(tmp_path / "run")]) == 1
+    assert "no.json" in capsys.readouterr().err
