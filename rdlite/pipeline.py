@@ -193,9 +193,8 @@ def annotate_video(
         head = next(frames, None)
         if head is None:
             raise VideoError(f"{source} has no frame in the wanted range; nothing was written")
-        header = jsonl_header(
-            detector.model_sha256, source=source, options={"stride": stride, **chosen}
-        )
+        settings = {"stride": stride, **detector.options, **chosen}
+        header = jsonl_header(detector.model_sha256, source=source, options=settings)
         height, width = head.image.shape[:2]
         with (
             _sink(journal, header, overwrite=overwrite) as sink,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from rdlite.errors import OptionError, VideoError
 from rdlite.image import MAX_PIXELS
+from rdlite.media import MAX_BAD_PACKETS, SWS_MATRIX, open_media, read_packets, reason, yuv_matrix
 from rdlite.options import check_count
 
 if TYPE_CHECKING:
@@ -26,21 +26,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-MAX_BAD_PACKETS = 32
-
-# FFmpeg would follow what these name, other files included.
-_PLAYLISTS = {".m3u", ".m3u8", ".ffconcat", ".concat", ".sdp", ".mpd", ".pls"}
-# A playlist is recognised by its content as well, so only containers that hold their own
-# media may be opened.
-_CONTAINERS = (
-    "apng,asf,av1,avi,cavsvideo,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,m4v,matroska,webm,mjpeg,"
-    "mov,mp4,mpeg,mpegts,mpegtsraw,mpegvideo,mxf,nut,obu,ogg,rm,vc1,vvc,wtv,yuv4mpegpipe"
-)
 # Containers that state a duration in their header and do not fail when they end early.
 _DECLARE_DURATION = ("matroska", "avi")
-# The YUV matrices that swscale converts, by AVColorSpace number, and its own number for each.
-SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
-_BT709, _BT601 = 1, 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,51 +49,6 @@ class Frame:
     ticks: int
     duration: int
     image: npt.NDArray[np.uint8]
-
-
-def open_media(path: str | os.PathLike[str]) -> InputContainer:
-    """Open a media file on disk, and nothing that it refers to.
-
-    Raises:
-        VideoError: The path is no regular file, or the file is empty, a playlist or no media.
-    """
-    import av
-
-    _refuse(os.fspath(path))
-    # Older PyAV fails on titles that are not UTF-8; newer keeps them and has no such option.
-    older: Any = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-    try:
-        # The prefix keeps FFmpeg from taking a name such as "concat:a.mp4" for a protocol.
-        options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
-        container: InputContainer = av.open(f"file:{os.fspath(path)}", options=options, **older)
-        return container
-    except (av.error.FFmpegError, UnicodeError) as error:
-        raise VideoError(
-            f"{path} cannot be opened as a video ({reason(error)}): it is damaged, was cut before "
-            "its index was written, or is not a video"
-        ) from error
-
-
-def read_packets(container: InputContainer, *streams: Any) -> Iterator[Packet[Any] | None]:
-    """Yield packets, None for one that cannot be read, until 33 in a row cannot or the end."""
-    import av
-
-    unread = 0
-    while unread <= MAX_BAD_PACKETS:
-        try:
-            for packet in container.demux(*streams):
-                if packet.size:  # an empty packet would end the decoder
-                    unread = 0
-                    yield packet
-            return
-        except av.error.FFmpegError:
-            unread += 1
-            yield None
-
-
-def reason(error: Exception) -> str:
-    """Return FFmpeg's words for an error, without its number and file name."""
-    return str(getattr(error, "strerror", None) or error).lower()
 
 
 class VideoReader:
@@ -334,29 +276,6 @@ class VideoReader:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def yuv_matrix(tag: int, width: int, height: int) -> int:
-    """Return the stated YUV matrix (`AVColorSpace`), or what players take for that size."""
-    if tag in SWS_MATRIX:
-        return tag
-    return _BT709 if width >= 1280 or height > 576 else _BT601
-
-
-def _refuse(path: str) -> None:
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path) and not os.path.exists(path):
-        raise VideoError(f"{path} is not a file on this machine; download it and pass the file")
-    if Path(path).suffix.lower() in _PLAYLISTS:
-        raise VideoError(f"{path} is a playlist, which names other files; pass a video file")
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError) as error:
-        raise VideoError(f"{path} cannot be opened: {reason(error)}") from error
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        raise VideoError(f"{path} is {kind}; pass a video file")
-    if status.st_size == 0:
-        raise VideoError(f"{path} is empty; pass a video file")
 
 
 def _check_range(stride: int, start: float | None, end: float | None) -> None:

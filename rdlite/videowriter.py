@@ -6,31 +6,24 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from rdlite.audiocopy import AudioCopier
 from rdlite.errors import OptionError, VideoError
+from rdlite.media import SWS_MATRIX, reason, yuv_matrix
 from rdlite.sinks import PartialFile, WholeOrNothing
-from rdlite.video import SWS_MATRIX, VideoReader, open_media, read_packets, reason, yuv_matrix
+from rdlite.video import VideoReader
 
 if TYPE_CHECKING:
-    from av.audio.stream import AudioStream
-    from av.container import InputContainer, OutputContainer
-    from av.packet import Packet
+    from av.container import OutputContainer
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 _LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG, which players take for granted in H.264
-_AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
-_AAC_LAYOUTS = {1: "mono", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
-_AAC_BIT_RATE = 192_000
-_AUDIO_GAP = 0.1  # seconds
-_INTERLEAVING = 10  # seconds by which one track may be stored after another
 _MIN_TIMESCALE = 10_000  # ticks a second, so that a delay of the sound is kept to 0.05 ms
 # Describes the source's file, not its content.
 _FILE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")
@@ -47,14 +40,13 @@ class VideoWriter(WholeOrNothing):
     Args:
         path: File to write; its name must end in ".mp4".
         reader: The source, read as far as its first frame.
-        size: Width and height of the output, pixels. Frames of another size are scaled to it. An
-            odd number is made even by repeating the last column or row, as H.264 wants.
+        size: Width and height, pixels; other frames are scaled to it. H.264 wants even numbers,
+            so an odd one is made even by repeating the last column or row.
         codec: FFmpeg encoder.
         crf: Constant rate factor, lower is better and larger; None is the encoder's own.
         overwrite: Replace an existing file.
         audio: Keep the sound.
-        first: Tick that becomes time 0 of the output; sound before it is left out. None is the
-            container's start, with all that was stored before it.
+        first: Tick that becomes time 0; sound before it is left out. None keeps all.
         last: Tick at which the sound ends, None for all of it.
 
     Attributes:
@@ -82,8 +74,7 @@ class VideoWriter(WholeOrNothing):
         last: int | None = None,
     ) -> None:
         self.frames = self.rescaled = self.retimed = 0
-        self._size = size
-        self._offset = first or 0
+        self._size, self._offset = size, first or 0
         self._latest: int | None = None
         self._durations: dict[int, int] = {}
         self._time_base = reader.time_base
@@ -107,7 +98,7 @@ class VideoWriter(WholeOrNothing):
             duration: Ticks until the next frame, 0 where unknown.
 
         Raises:
-            VideoError: The file cannot be written, for one because the disk is full.
+            VideoError: The file cannot be written; on a full disk this may come late.
         """
         with self._naming_errors():
             self.audio.copy_until(ticks)
@@ -177,7 +168,7 @@ class VideoWriter(WholeOrNothing):
         import av
 
         # Closing writes, so it fails again on a full disk.
-        with contextlib.suppress(av.error.FFmpegError, ValueError):
+        with contextlib.suppress(av.error.FFmpegError):
             self._container.close()
         self.audio.close()
         self._target.discard()
@@ -189,179 +180,8 @@ class VideoWriter(WholeOrNothing):
         try:
             yield
         except (av.error.FFmpegError, OSError) as error:
-            path, frames = self._target.path, self.frames
-            raise VideoError(
-                f"{path} cannot be written after {frames} frames: {reason(error)}"
-            ) from error
-
-
-@dataclass(slots=True)
-class _Track:
-    source: AudioStream
-    output: AudioStream
-    copied: bool
-    base: Fraction
-    shift: int
-    latest: int | None = None  # time stamp copied last, or number of samples encoded
-
-
-class AudioCopier:
-    """Move the sound of a source into an output file, as stored where MP4 allows it.
-
-    It reads the source on its own, so that damage to the picture does not touch the sound.
-
-    Args:
-        reader: The source.
-        first: See `VideoWriter`.
-        last: See `VideoWriter`.
-        copy: False leaves all sound out.
-
-    Attributes:
-        copied: Tracks copied packet for packet.
-        encoded: Tracks encoded again as AAC.
-        dropped: Tracks that could neither be copied nor decoded.
-        bad_packets: Packets left out: damaged, without a time, or out of order.
-        notes: One sentence for each track that was not copied.
-    """
-
-    def __init__(
-        self,
-        reader: VideoReader,
-        *,
-        first: int | None,
-        last: int | None,
-        copy: bool,
-    ) -> None:
-        self.copied = self.encoded = self.dropped = self.bad_packets = 0
-        self.notes: list[str] = []
-        self._time_base = reader.time_base
-        self._origin = reader.origin * reader.time_base
-        self._first = None if first is None else first * reader.time_base
-        self._last = None if last is None else last * reader.time_base
-        self._tracks: dict[int, _Track] = {}
-        self._container: InputContainer | None = None
-        self._waiting: tuple[Fraction, Packet[AudioStream]] | None = None
-        self._path = reader.path if copy and reader.other_streams.get("audio") else None
-        self._packets = self._read()
-
-    def add_tracks(self, output: OutputContainer) -> None:
-        """Open the source and add its tracks to an output file, before any is written."""
-        from av.stream import Discard
-
-        self._output = output
-        if self._path is None:
-            return
-        self._container = open_media(self._path)
-        for stream in self._container.streams:
-            if stream.type != "audio":
-                stream.discard = Discard.all  # skipped unread, where the container can
-            elif stream.codec_context:
-                self._add_track(stream)
-            else:
-                self.dropped += 1
-                self.notes.append("A sound track was left out: FFmpeg does not know its codec.")
-
-    def _add_track(self, source: Any) -> None:
-        try:
-            output, copied = self._output.add_stream_from_template(source), True
-            self.copied += 1
-        except ValueError:
-            output, copied = self._add_aac(source), False
-            self.encoded += 1
-            name = source.codec_context.name
-            self.notes.append(f"A sound track was encoded again as AAC: MP4 cannot hold {name}.")
-        output.metadata.update(source.metadata)
-        output.disposition = source.disposition
-        base = Fraction(source.time_base or 0)
-        shift = round((self._origin + (self._first or 0)) / base)
-        self._tracks[source.index] = _Track(source, output, copied, base, shift)
-
-    def _add_aac(self, source: AudioStream) -> AudioStream:
-        rate = source.rate if source.rate in _AAC_RATES else 48000
-        layout = _AAC_LAYOUTS.get(source.layout.nb_channels, "stereo")
-        return self._output.add_stream("aac", rate=rate, layout=layout, bit_rate=_AAC_BIT_RATE)
-
-    def copy_until(self, ticks: int) -> None:
-        """Write the sound that begins before a tick of the video."""
-        self._copy(ticks * self._time_base)
-
-    def finish(self) -> None:
-        """Write the rest of the sound."""
-        self._copy(None)
-        for track in self._tracks.values():
-            if not track.copied:
-                self._encode_packet(track, None)
-        self.close()
-
-    def close(self) -> None:
-        """Close the source."""
-        if self._container is not None:
-            self._container.close()
-
-    def _copy(self, until: Fraction | None) -> None:
-        while True:
-            self._waiting = self._waiting or next(self._packets, None)
-            if self._waiting is None or (until is not None and self._waiting[0] >= until):
-                return
-            self._put(self._waiting[1])
-            self._waiting = None
-
-    def _read(self) -> Iterator[tuple[Fraction, Packet[AudioStream]]]:
-        if self._container is None or not self._tracks:
-            return
-        unread = 0
-        for packet in read_packets(self._container, *(t.source for t in self._tracks.values())):
-            if packet is None:
-                unread += 1
-                continue
-            self.bad_packets += unread + (packet.pts is None)
-            unread = 0  # what stays unread up to the end was cut off
-            if packet.pts is None:
-                continue
-            base = self._tracks[packet.stream_index].base
-            begin = packet.pts * base - self._origin
-            if self._first is not None and begin + (packet.duration or 0) * base <= self._first:
-                continue
-            if self._last is None or begin < self._last:
-                yield begin, packet
-            elif begin > self._last + _INTERLEAVING:
-                return
-
-    def _put(self, packet: Packet[AudioStream]) -> None:
-        track = self._tracks[packet.stream_index]
-        if not track.copied:
-            self._encode_packet(track, packet)
-            return
-        pts = packet.pts or 0  # `_read` leaves packets without a time out
-        dts = pts if packet.dts is None else packet.dts
-        if track.latest is not None and dts <= track.latest:
-            self.bad_packets += 1
-            return
-        track.latest = dts
-        packet.pts, packet.dts = pts - track.shift, dts - track.shift
-        packet.stream = track.output
-        self._output.mux(packet)
-
-    def _encode_packet(self, track: _Track, packet: Packet[AudioStream] | None) -> None:
-        import av
-
-        try:
-            frames = track.source.decode(packet)
-        except av.error.FFmpegError:
-            self.bad_packets += 1
-            return
-        for frame in frames:
-            begin = track.latest or 0
-            if frame.pts is not None:
-                stated = round((frame.pts - track.shift) * track.base * frame.sample_rate)
-                # Stored times are rounded; sound without a real gap is kept seamless.
-                if track.latest is None or stated - begin > frame.sample_rate * _AUDIO_GAP:
-                    begin = max(begin, stated)
-            frame.pts, frame.time_base = begin, Fraction(1, frame.sample_rate)
-            track.latest = begin + frame.samples
-            self._output.mux(track.output.encode(frame))
-        if packet is None:
-            self._output.mux(track.output.encode(None))
+            stage = f"cannot be written after {self.frames} frames"
+            raise VideoError(f"{self._target.path} {stage}: {reason(error)}") from error
 
 
 def mp4_target(path: str | os.PathLike[str], *, overwrite: bool) -> PartialFile:
@@ -394,15 +214,13 @@ def _add_video(
     options = {} if crf is None else {"crf": str(crf)}
     if codec in ("libx264", "libx265"):
         options["preset"] = "veryfast"
-    if codec == "libx265":
-        options["x265-params"] = "log-level=error"
     try:
         stream: Any = output.add_stream(codec, rate=reader.rate, options=options)
     except (ValueError, TypeError) as error:  # no such encoder, not for MP4, not for video
         raise OptionError(f"codec={codec!r} cannot be used for the video: {error}") from error
     source, context = reader.stream.codec_context, stream.codec_context
     stream.width, stream.height = (side + side % 2 for side in size)
-    stream.pix_fmt = "yuv420p"
+    stream.pix_fmt = "yuv420p"  # the one format that every player decodes
     stream.time_base = context.time_base = reader.time_base
     context.thread_count = 1
     context.sample_aspect_ratio = reader.sample_aspect_ratio
@@ -411,5 +229,4 @@ def _add_video(
     context.color_primaries, context.color_trc = source.color_primaries, source.color_trc
     tags = reader.stream.container.metadata
     output.metadata.update({key: tag for key, tag in tags.items() if key not in _FILE_TAGS})
-    video: VideoStream = stream
-    return video
+    return cast("VideoStream", stream)

@@ -61,6 +61,7 @@ def clip(
     format: str | None = None,
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
+    title: str = "",
     **context: Any,
 ) -> Path:
     """Write a video of numbered pictures, or of the given BGR images, and return its path."""
@@ -77,6 +78,7 @@ def clip(
             video.set_display_rotation(rotation)
         tracks = [_add_sound(output, sound) for sound in sounds]
         text: Any = output.add_mux_stream("mov_text") if subtitles else None
+        output.metadata["title"] = title
         output.start_encoding()
         for n, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(image, format="bgr24")
@@ -144,6 +146,7 @@ class TwoBoxes:
     names = ("person", "bicycle")
     category_ids = (1, 2)
     model_sha256 = "0" * 64
+    options: dict[str, object] = {}  # noqa: RUF012
 
     def __init__(self) -> None:
         self.sizes: list[tuple[int, int]] = []

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Outputs = tuple[Array, Array, Array, Array]
+HOSTILE = (np.nan, np.inf, -np.inf, 1e30, -1e30, 3e38, -0.0, 0.0, 1e-45)
 
 
 def softmax(logits: Array) -> Array:
@@ -192,3 +193,9 @@ def network_outputs(seed: int, *, objects: int = 12, classes: int = 81) -> tuple
         arm_loc[near, 2:] += np.log(size / anchors[near, 2:]) / 0.2
     outputs = tuple(x.astype(np.float32) for x in (arm_loc, arm_conf, odm_loc, odm_conf))
     return (outputs[0], outputs[1], outputs[2], outputs[3]), anchors
+
+
+def spoil(rng: np.random.Generator, array: Array, times: int) -> None:
+    """Writes values that networks should not give over random elements."""
+    for _ in range(times if array.size else 0):
+        array.reshape(-1)[rng.integers(array.size)] = rng.choice(HOSTILE)

@@ -14,8 +14,7 @@ from rdlite import _core
 from tests import reference
 
 METHODS = ("hard", "linear", "gaussian")
-HOSTILE = (np.nan, np.inf, -np.inf, 1e30, -1e30, 3e38, -0.0, 0.0, 1e-45)
-few = settings(max_examples=20000, deadline=None)
+few = settings(max_examples=200, deadline=None)
 
 
 def decode(outputs: Any, anchors: Any, mask: Any = None, **changes: Any) -> Any:
@@ -59,11 +58,6 @@ def random_boxes(rng: np.random.Generator, count: int) -> Any:
     return np.hstack([corner, corner + size]).astype(np.float32), scores
 
 
-def spoil(rng: np.random.Generator, array: Any, times: int) -> None:
-    for _ in range(times if array.size else 0):
-        array.reshape(-1)[rng.integers(array.size)] = rng.choice(HOSTILE)
-
-
 def assert_same_candidates(got: Any, want: Any, conf: float) -> None:
     """Equal within rounding; a probability within rounding of conf may fall on either side."""
     assert got[3] == want[3]
@@ -71,9 +65,11 @@ def assert_same_candidates(got: Any, want: Any, conf: float) -> None:
         for label in np.unique(one[2]):
             mine, theirs = one[2] == label, other[2] == label
             mine &= one[1] > conf * (1 + 1e-5)
-            left = np.hstack([one[0][mine], one[1][mine, None]])
-            right = np.hstack([other[0][theirs], other[1][theirs, None]])
-            close = np.isclose(left[:, None], right[None], rtol=1e-4, atol=1e-5).all(axis=2)
+            # Centre and size of hostile boxes may cancel: what is left is as exact as they were.
+            size = np.maximum(np.abs(one[0][mine]).max(axis=1), 1)[:, None, None]
+            apart = np.abs(one[0][mine][:, None] / size - other[0][theirs][None] / size)
+            close = (apart < 1e-5).all(axis=2)
+            close &= np.isclose(one[1][mine][:, None], other[1][theirs][None], rtol=1e-5, atol=1e-6)
             assert close.any(axis=1).all()
 
 
@@ -104,7 +100,7 @@ def test_decode_matches_the_definition_on_hostile_values(
     rng = np.random.default_rng(seed)
     outputs, anchors = random_outputs(rng, count, classes)
     for array in (*outputs, anchors):
-        spoil(rng, array, spoiled)
+        reference.spoil(rng, array, spoiled)
     mask = rng.integers(0, 2, classes - 1).astype(np.uint8)
     options: dict[str, Any] = {"objectness": objectness, "conf": conf, "top_k": 10**6}
     want = reference.decode(outputs, anchors, mask, variances=(0.1, 0.2), **options)
@@ -249,8 +245,8 @@ def test_suppress_matches_the_definition(
     boxes = rng.integers(0, 9, (count, 4)).astype(np.float32) / 8
     scores = rng.integers(0, 21, count).astype(np.float32) / 20
     labels = rng.integers(-1, 3, count).astype(np.int32)
-    spoil(rng, boxes, spoiled)
-    spoil(rng, scores, spoiled // 3)
+    reference.spoil(rng, boxes, spoiled)
+    reference.spoil(rng, scores, spoiled // 3)
     options: dict[str, Any] = {"method": method, "iou": iou, "sigma": sigma, "conf": conf}
     want = reference.suppress(boxes, scores, labels, max_det=40, **options)
     got = suppress(boxes, scores, labels, max_det=40, **options)
@@ -381,7 +377,7 @@ def test_suppress_refuses_what_does_not_fit(change: dict[str, Any], words: str) 
 def test_scale_boxes_matches_the_definition(seed: int, count: int, spoiled: int) -> None:
     rng = np.random.default_rng(seed)
     boxes = rng.uniform(-0.3, 1.3, (count, 4)).astype(np.float32)
-    spoil(rng, boxes, spoiled)
+    reference.spoil(rng, boxes, spoiled)
     pixels, keep = _core.scale_boxes(boxes, 641, 479)
     want, solid = reference.scale(boxes, 641, 479)
     np.testing.assert_array_equal(keep, solid)

@@ -20,7 +20,7 @@ LAYERS = (
     ("files", "imageheader", "results", "modelfile", "options", "dataset"),
     ("session", "image", "postprocess"),
     ("detector", "__init__"),
-    ("video", "videowriter", "annotate", "sinks"),
+    ("media", "video", "audiocopy", "videowriter", "annotate", "sinks"),
     ("pipeline",),
     ("evaluate", "bench"),
     ("cli", "__main__"),

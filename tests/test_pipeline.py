@@ -60,6 +60,7 @@ def failing(after: int, error: BaseException) -> Callable[..., Any]:
         return detector(image)
 
     detect.model_sha256 = detector.model_sha256  # type: ignore[attr-defined]
+    detect.options = detector.options  # type: ignore[attr-defined]
     return detect
 
 
@@ -382,6 +383,20 @@ def test_annotate_draws_what_the_detector_found(tmp_path: Path, tiny_model: Path
     assert summary.detections == {"person": 4}
     assert summary.frames == 4
     assert set(summary.speed) == {"decode", "detect", "draw", "encode"}
+
+
+def test_annotate_keeps_the_title(tmp_path: Path) -> None:
+    source = clip(tmp_path / "a.mp4", 3, title="Straße")
+    output, _ = annotated(source)
+    with av.open(str(output)) as result:
+        assert result.metadata["title"] == "Straße"
+
+
+def test_annotate_takes_a_title_that_is_not_utf8(tmp_path: Path) -> None:
+    source = clip(tmp_path / "a.mp4", 3, title="XXXX")
+    source.write_bytes(source.read_bytes().replace(b"XXXX", "Füße".encode("latin-1")))
+    _, summary = annotated(source)
+    assert summary.frames == 3
 
 
 # The source is not whole.

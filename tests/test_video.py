@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from rdlite.errors import OptionError, VideoError
-from rdlite.video import MAX_BAD_PACKETS, VideoReader
+from rdlite.media import MAX_BAD_PACKETS
+from rdlite.video import VideoReader
 from tests.media import Sound, clip, frame_times, number, picture
 
 
