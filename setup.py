@@ -47,7 +47,9 @@ directives = {
     "embedsignature": True,
     "freethreading_compatible": True,
 }
+# cythonize compares timestamps, not directives: each mode needs its own generated file.
+BUILD_DIR = "build/cython-debug" if DEBUG else "build/cython"
 setup(
-    ext_modules=cythonize([core], compiler_directives=directives, build_dir="build/cython"),
+    ext_modules=cythonize([core], compiler_directives=directives, build_dir=BUILD_DIR),
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},
 )

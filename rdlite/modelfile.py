@@ -30,7 +30,7 @@ _KEYS: Final = (
     "anchors",
     "variances",
     "input",
-    "decoder",
+    "decode",
     "weights_sha256",
     "provenance",
 )
@@ -98,7 +98,7 @@ class ModelSpec:
             "anchors": self.anchors.tolist(),
             "variances": self.variances,
             "input": _INPUT | {"height": height, "width": width},
-            "decoder": self.decoder,
+            "decode": self.decoder,
             "weights_sha256": self.weights_sha256,
             "provenance": self.provenance,
         }
@@ -122,6 +122,7 @@ class ModelSpec:
             _check_schema(metadata)
             values = {key: _parse(metadata, key) for key in _KEYS}
             values["input_size"] = _input_entry(values.pop("input"))
+            values["decoder"] = values.pop("decode")
             return cls(**values)
         except ModelError as error:
             raise ModelError(f"{source}: {error}") from error

@@ -6,13 +6,13 @@ running scores of suppression are float32 after every step, as these decide what
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-Outputs = tuple[Array, Array, Array, Array]
 HOSTILE = (np.nan, np.inf, -np.inf, 1e30, -1e30, 3e38, -0.0, 0.0, 1e-45)
 
 
@@ -33,7 +33,7 @@ def corners(boxes: Array) -> Array:
 
 
 def decode(
-    outputs: Outputs,
+    outputs: Sequence[Array],
     anchors: Array,
     class_mask: Array,
     *,
@@ -167,7 +167,9 @@ def grid_anchors() -> Array:
     return np.concatenate(levels).astype(np.float32)
 
 
-def network_outputs(seed: int, *, objects: int = 12, classes: int = 81) -> tuple[Outputs, Array]:
+def network_outputs(
+    seed: int, *, objects: int = 12, classes: int = 81
+) -> tuple[list[Array], Array]:
     """Logits and offsets shaped like a trained network's on a busy image, with their anchors.
 
     About 1,000 of the 3,204 anchors pass an objectness of 0.01. Anchors near one of `objects`
@@ -191,8 +193,26 @@ def network_outputs(seed: int, *, objects: int = 12, classes: int = 81) -> tuple
         odm_conf[near, rng.choice(common)] += certainty
         arm_loc[near, :2] += (centre - anchors[near, :2]) / anchors[near, 2:] / 0.1
         arm_loc[near, 2:] += np.log(size / anchors[near, 2:]) / 0.2
-    outputs = tuple(x.astype(np.float32) for x in (arm_loc, arm_conf, odm_loc, odm_conf))
-    return (outputs[0], outputs[1], outputs[2], outputs[3]), anchors
+    outputs = [x.astype(np.float32) for x in (arm_loc, arm_conf, odm_loc, odm_conf)]
+    return outputs, anchors
+
+
+def plain_outputs(count: int = 4, classes: int = 4) -> tuple[list[Array], Array]:
+    """Every anchor is surely an object of class 0, and all offsets are 0."""
+    arm_conf = np.tile(np.float32([-5, 5]), (count, 1))
+    odm_conf = np.zeros((count, classes), np.float32)
+    odm_conf[:, 1] = 8
+    zeros = np.zeros((count, 4), np.float32)
+    centres = (np.arange(count) + 0.5) / count
+    anchors = np.stack([centres, centres, np.full(count, 0.2), np.full(count, 0.1)], axis=1)
+    return [zeros, arm_conf, zeros.copy(), odm_conf], anchors.astype(np.float32)
+
+
+def random_outputs(rng: np.random.Generator, count: int, classes: int) -> tuple[list[Array], Array]:
+    """Logits and offsets without any sense."""
+    widths = (4, 2, 4, classes)
+    outputs = [rng.normal(0, 2, (count, width)).astype(np.float32) for width in widths]
+    return outputs, rng.uniform(0.05, 1, (count, 4)).astype(np.float32)
 
 
 def spoil(rng: np.random.Generator, array: Array, times: int) -> None:

@@ -34,23 +34,6 @@ def suppress(boxes: Any, scores: Any, labels: Any = None, **changes: Any) -> Any
     return _core.suppress(boxes, np.asarray(scores, np.float32), labels, **options)
 
 
-def plain_outputs(count: int = 4, classes: int = 4) -> Any:
-    """Every anchor is surely an object of class 0, and the offsets are 0."""
-    arm_conf = np.tile(np.float32([-5, 5]), (count, 1))
-    odm_conf = np.zeros((count, classes), np.float32)
-    odm_conf[:, 1] = 8
-    zeros = np.zeros((count, 4), np.float32)
-    centres = (np.arange(count) + 0.5) / count
-    anchors = np.stack([centres, centres, np.full(count, 0.2), np.full(count, 0.1)], axis=1)
-    return [zeros, arm_conf, zeros.copy(), odm_conf], anchors.astype(np.float32)
-
-
-def random_outputs(rng: np.random.Generator, count: int, classes: int) -> Any:
-    widths = (4, 2, 4, classes)
-    outputs = [rng.normal(0, 2, (count, width)).astype(np.float32) for width in widths]
-    return outputs, rng.uniform(0.05, 1, (count, 4)).astype(np.float32)
-
-
 def random_boxes(rng: np.random.Generator, count: int) -> Any:
     corner = rng.uniform(0, 1, (count, 2))
     size = rng.uniform(0.05, 0.5, (count, 2))
@@ -98,7 +81,7 @@ def test_decode_matches_the_definition_on_hostile_values(
     seed: int, count: int, classes: int, objectness: float, conf: float, spoiled: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    outputs, anchors = random_outputs(rng, count, classes)
+    outputs, anchors = reference.random_outputs(rng, count, classes)
     for array in (*outputs, anchors):
         reference.spoil(rng, array, spoiled)
     mask = rng.integers(0, 2, classes - 1).astype(np.uint8)
@@ -113,7 +96,7 @@ def test_decode_matches_the_definition_on_hostile_values(
 @few
 @given(st.integers(0, 2**32), st.integers(0, 12))
 def test_decode_top_k_takes_the_first_of_each_class(seed: int, top_k: int) -> None:
-    outputs, anchors = random_outputs(np.random.default_rng(seed), 60, 5)
+    outputs, anchors = reference.random_outputs(np.random.default_rng(seed), 60, 5)
     boxes, scores, labels, _ = decode(outputs, anchors, conf=0.1, top_k=10**9)
     assert (np.lexsort((-scores, labels)) == np.arange(len(labels))).all()
     first = np.concatenate([np.flatnonzero(labels == c)[:top_k] for c in range(4)])
@@ -123,14 +106,14 @@ def test_decode_top_k_takes_the_first_of_each_class(seed: int, top_k: int) -> No
 
 
 def test_decode_breaks_ties_by_anchor() -> None:
-    outputs, anchors = plain_outputs(count=50)
+    outputs, anchors = reference.plain_outputs(count=50)
     boxes, scores, _, _ = decode(outputs, anchors, top_k=3)
     assert (scores == scores[0]).all()
     np.testing.assert_allclose(boxes[:, 0], anchors[:3, 0] - 0.1, rtol=1e-6)
 
 
 def test_decode_refines_each_anchor_twice() -> None:
-    outputs, anchors = plain_outputs(count=1)
+    outputs, anchors = reference.plain_outputs(count=1)
     anchors[0] = 0.5, 0.5, 0.2, 0.4
     outputs[0][0] = 1, 2, 5 * np.log(2), 0  # centre (0.52, 0.58), twice as wide
     outputs[2][0] = 1, -1, 0, 5 * np.log(0.5)  # centre (0.56, 0.54), half as high
@@ -138,8 +121,22 @@ def test_decode_refines_each_anchor_twice() -> None:
     np.testing.assert_allclose(boxes, [[0.36, 0.44, 0.76, 0.64]], rtol=1e-5)
 
 
+def test_decode_softmax_is_accurate_over_the_whole_range() -> None:
+    outputs, anchors = reference.plain_outputs(count=1, classes=170)
+    outputs[3][0] = -np.arange(170) / 2  # exact in float32, down to a probability of e^-84.5
+    want = np.exp(outputs[3][0].astype(np.float64))
+    _, scores, _, _ = decode(outputs, anchors, conf=0.0)
+    np.testing.assert_allclose(scores, want[1:] / want.sum(), rtol=5e-7)
+
+
+def test_decode_keeps_scores_from_conf_on() -> None:
+    outputs, anchors = reference.plain_outputs(count=3, classes=2)
+    outputs[3][:] = [[0, -1e-3], [0, 0], [0, 1e-3]]
+    assert decode(outputs, anchors, conf=0.5)[1].tolist() == pytest.approx([0.50025, 0.5])
+
+
 def test_decode_gate_is_on_the_object_probability() -> None:
-    outputs, anchors = plain_outputs(count=3)
+    outputs, anchors = reference.plain_outputs(count=3)
     limit = np.log(0.01 / 0.99)
     outputs[1][:] = [[7, 7 + limit - 1e-3], [7, 7 + limit + 1e-3], [0, 60]]
     boxes, _, _, dropped = decode(outputs, anchors)
@@ -164,7 +161,7 @@ def test_decode_class_mask_chooses_without_changing_scores() -> None:
 def test_decode_counts_and_removes_an_anchor_with_a_non_finite_input(
     which: int, value: float
 ) -> None:
-    outputs, anchors = plain_outputs()
+    outputs, anchors = reference.plain_outputs()
     [*outputs, anchors][which][2, 0] = value
     boxes, scores, _, dropped = decode(outputs, anchors)
     assert dropped == 1
@@ -173,27 +170,27 @@ def test_decode_counts_and_removes_an_anchor_with_a_non_finite_input(
 
 
 def test_decode_counts_a_box_that_overflows() -> None:
-    outputs, anchors = plain_outputs()
+    outputs, anchors = reference.plain_outputs()
     outputs[2][1, 3] = 1e4
     boxes, _, _, dropped = decode(outputs, anchors)
     assert (len(boxes), dropped) == (3, 1)
 
 
 def test_decode_does_not_count_what_the_gate_left_out() -> None:
-    outputs, anchors = plain_outputs()
+    outputs, anchors = reference.plain_outputs()
     outputs[1][2], outputs[3][2] = (5, -5), np.nan
     assert decode(outputs, anchors)[3] == 0
 
 
 def test_decode_of_nothing_but_nan_is_empty() -> None:
-    outputs, anchors = plain_outputs(count=9)
+    outputs, anchors = reference.plain_outputs(count=9)
     *arrays, dropped = decode([np.full_like(x, np.nan) for x in outputs], anchors)
     assert [x.shape for x in arrays] == [(0, 4), (0,), (0,)]
     assert dropped == 9
 
 
 def test_decode_takes_a_hundred_thousand_anchors_and_read_only_arrays() -> None:
-    outputs, anchors = plain_outputs(count=100_000, classes=3)
+    outputs, anchors = reference.plain_outputs(count=100_000, classes=3)
     for array in (*outputs, anchors):
         array.flags.writeable = False
     _, scores, labels, _ = decode(outputs, anchors, conf=0.0, top_k=10**12)
@@ -213,7 +210,7 @@ def test_decode_takes_a_hundred_thousand_anchors_and_read_only_arrays() -> None:
     ],
 )
 def test_decode_refuses_what_does_not_fit(change: dict[str, Any], words: str) -> None:
-    outputs, anchors = plain_outputs()
+    outputs, anchors = reference.plain_outputs()
     options = {"anchors": anchors, "mask": None} | change
     with pytest.raises(ValueError, match=words):
         decode(outputs, **options)
@@ -221,7 +218,7 @@ def test_decode_refuses_what_does_not_fit(change: dict[str, Any], words: str) ->
 
 @pytest.mark.parametrize("columns", [0, 1])
 def test_decode_needs_a_class_beside_background(columns: int) -> None:
-    outputs, anchors = plain_outputs()
+    outputs, anchors = reference.plain_outputs()
     outputs[3] = np.zeros((4, columns), np.float32)
     with pytest.raises(ValueError, match="two classes"):
         decode(outputs, anchors)

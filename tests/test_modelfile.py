@@ -53,7 +53,7 @@ def test_every_metadata_value_is_json_under_an_rdlite_key() -> None:
     assert values["schema"] == 1
     assert values["names"] == ["person", "köttbulle"]
     assert (values["input"]["height"], values["input"]["width"]) == (320, 256)
-    assert values["decoder"] == "refinedet"
+    assert values["decode"] == "refinedet"
 
 
 def test_other_metadata_keys_are_ignored() -> None:
@@ -124,8 +124,8 @@ def test_text_that_is_not_json_is_refused(text: str) -> None:
         ("variances", 0.1, "variances must be two positive numbers"),
         ("input", [320, 320], "input must be an object"),
         ("input", {}, "input name must be 'image', got None"),
-        ("decoder", "yolo", r"decoder must be one of .*'refinedet'.*, got 'yolo'"),
-        ("decoder", ["refinedet"], "decoder must be one of"),
+        ("decode", "yolo", r"decoder must be one of .*'refinedet'.*, got 'yolo'"),
+        ("decode", ["refinedet"], "decoder must be one of"),
         ("weights_sha256", "ABC", "64 lower-case hexadecimal digits, got 'ABC'"),
         ("weights_sha256", 5, "64 lower-case hexadecimal digits, got 5"),
         ("provenance", "COCO", "provenance must be an object, got 'COCO'"),
