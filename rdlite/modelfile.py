@@ -7,12 +7,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.errors import ModelError
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+OUTPUTS: Final = ("arm_loc", "arm_conf", "odm_loc", "odm_conf")
+"""Names of a graph's outputs."""
+
+Outputs: TypeAlias = tuple[Floats, Floats, Floats, Floats]
+"""A network's answer to one image: `(A, 4)`, `(A, 2)`, `(A, 4)` and `(A, K)`, as in `OUTPUTS`."""
 
 SCHEMA: Final = 1
 """Version of the metadata layout written by this release."""

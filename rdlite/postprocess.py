@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rdlite.errors import ModelError
-from rdlite.modelfile import ModelSpec
+from rdlite.modelfile import Floats, ModelSpec, Outputs
 
 try:
     from rdlite import _core
@@ -17,10 +17,6 @@ except ImportError as error:
     raise ImportError(
         "rdlite was imported from a source tree that has not been built; run: pip install -e ."
     ) from error
-
-Floats: TypeAlias = npt.NDArray[np.float32]
-Outputs: TypeAlias = tuple[Floats, Floats, Floats, Floats]
-"""A network's answer to one image, from `Session.run`: arm_loc, arm_conf, odm_loc, odm_conf."""
 
 Candidates: TypeAlias = tuple[Floats, Floats, npt.NDArray[np.int32], int]
 """Boxes `(n, 4)` x1 y1 x2 y2, fractions of the input; scores, labels `(n,)`; anchors removed."""

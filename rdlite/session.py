@@ -6,23 +6,17 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.errors import ModelError
 from rdlite.files import read_regular
-from rdlite.modelfile import DEFAULT_MODEL, ModelSpec
+from rdlite.modelfile import DEFAULT_MODEL, OUTPUTS, ModelSpec, Outputs
 
 MAX_BYTES: Final = 1 << 29
 """Largest model file read, in bytes."""
-
-OUTPUTS: Final = ("arm_loc", "arm_conf", "odm_loc", "odm_conf")
-"""Names of the graph's outputs, in the order `Session.run` returns them."""
-
-Array: TypeAlias = npt.NDArray[np.float32]
-Outputs: TypeAlias = tuple[Array, Array, Array, Array]
 
 # Weights stored outside the model file are looked up below this path, where nothing can be:
 # without it onnxruntime reads them from the current directory.
