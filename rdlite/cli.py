@@ -1,0 +1,207 @@
+"""The `rdlite` command: its options, and what its exit codes mean.
+
+Exit codes: 0 all good, 1 wrong usage or nothing done, 3 some inputs failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn
+
+from rdlite.errors import RdliteError
+
+OK: Final = 0
+FAILED: Final = 1
+SOME_FAILED: Final = 3
+INTERRUPTED: Final = 130
+
+_EXAMPLES = """\
+examples:
+  rdlite demo
+  rdlite detect photos/ -o out
+  rdlite detect "*.jpg" -o - --classes person,car | jq .
+  rdlite annotate clip.mp4 -o annotated.mp4 --conf 0.4
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(FAILED, f"rdlite: error: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments; None for those of the process.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        options = vars(_parser().parse_args(argv))
+        module, name = options.pop("run").split(":")
+        # The libraries that a command needs are loaded only now: `--help` answers at once.
+        code: int = getattr(importlib.import_module(f"rdlite.{module}"), name)(**options)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("rdlite: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except (RdliteError, ImportError) as error:
+        print(f"rdlite: error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"rdlite: error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+    return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="rdlite",
+        description="Object detection on one CPU thread: images and videos in, boxes out.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="show it and exit"
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    _add_detect(commands)
+    _add_annotate(commands)
+    _add_demo(commands)
+    _add_tools(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from rdlite import __version__
+
+        print(f"rdlite {__version__}")
+        parser.exit()
+
+
+def _add_detect(commands: Any) -> None:
+    command = _command(commands, "detect", "cli_batch:detect", "find objects in images")
+    command.add_argument("sources", nargs="+", metavar="SRC", help="image, folder or pattern")
+    command.add_argument(
+        "-o",
+        "--output",
+        default="rdlite-out",
+        metavar="OUT",
+        help="folder for annotated copies and detections.<format>; - writes the detections to "
+        "standard output and no images (default: %(default)s)",
+    )
+    command.add_argument("--format", default="jsonl", choices=("jsonl", "coco", "csv"))
+    command.add_argument(
+        "--no-images", dest="images", action="store_false", help="write the detections only"
+    )
+    _add_detection(command)
+    _add_output(command)
+
+
+def _add_annotate(commands: Any) -> None:
+    command = _command(
+        commands, "annotate", "cli_batch:annotate", "copy videos with the objects boxed and named"
+    )
+    command.add_argument("sources", nargs="+", metavar="VIDEO", help="video, folder or pattern")
+    command.add_argument(
+        "-o",
+        "--output",
+        default="rdlite-out",
+        metavar="OUT",
+        help="an .mp4 for one video, else a folder; the detections are written beside each "
+        "video as .jsonl (default: %(default)s)",
+    )
+    command.add_argument("--stride", type=int, default=1, help="detect in every Nth frame")
+    command.add_argument("--start", type=float, metavar="SECONDS", help="begin here")
+    command.add_argument("--end", type=float, metavar="SECONDS", help="stop here")
+    command.add_argument("--no-audio", dest="audio", action="store_false", help="drop the sound")
+    command.add_argument("--codec", default="libx264", help="FFmpeg encoder (default: %(default)s)")
+    command.add_argument("--crf", type=int, default=23, help="quality, lower is better")
+    _add_detection(command)
+    _add_output(command)
+
+
+def _add_demo(commands: Any) -> None:
+    command = _command(
+        commands, "demo", "cli_demo:demo", "annotate the street clip of the `demo` extra"
+    )
+    command.add_argument(
+        "-o", "--output", default="rdlite-demo", metavar="FOLDER", help="default: %(default)s"
+    )
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _add_tools(commands: Any) -> None:
+    command = _command(
+        commands, "eval", "cli_tools:evaluate", "COCO average precision on annotated images"
+    )
+    command.add_argument("annotations", metavar="JSON", help="COCO annotation file")
+    command.add_argument("images", metavar="IMAGES", help="folder of its images or of tar shards")
+    _add_detection(command, conf=0.01, classes=False)
+    _add_output(command, overwrite=False)
+
+    command = _command(commands, "bench", "cli_tools:bench", "milliseconds per picture, here")
+    command.add_argument("--image", help="picture to use (default: 1280x720 of smooth noise)")
+    command.add_argument("--runs", type=int, default=100, help="default: %(default)s")
+    _add_detection(command)
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+    command = _command(commands, "info", "cli_tools:info", "what a model file says about itself")
+    command.add_argument("model", nargs="?", help="model file (default: the embedded one)")
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+    command = _command(commands, "check", "cli_check:check", "is this installation sound?")
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _command(commands: Any, name: str, run: str, text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_detection(
+    command: argparse.ArgumentParser, *, conf: float = 0.25, classes: bool = True
+) -> None:
+    group = command.add_argument_group("detection")
+    group.add_argument("--model", help="model file (default: the embedded one)")
+    group.add_argument(
+        "--conf", type=float, default=conf, help="least score (default: %(default)s)"
+    )
+    group.add_argument("--iou", type=float, default=0.5, help="overlap of --nms hard and linear")
+    group.add_argument(
+        "--nms",
+        default="gaussian",
+        choices=("hard", "linear", "gaussian"),
+        help="what overlapping boxes do to each other (default: %(default)s)",
+    )
+    group.add_argument("--max-det", type=int, default=100, help="most objects in one picture")
+    if classes:
+        group.add_argument(
+            "--classes", type=_classes, help="names or ids, separated by commas: person,car"
+        )
+    group.add_argument("--threads", type=int, default=1, help="threads of the network")
+
+
+def _classes(text: str) -> list[str | int]:
+    parts = [part.strip() for part in text.split(",")]
+    return [int(part) if part.isdecimal() else part for part in parts if part]
+
+
+def _add_output(command: argparse.ArgumentParser, *, overwrite: bool = True) -> None:
+    group = command.add_argument_group("output")
+    if overwrite:
+        group.add_argument("--overwrite", action="store_true", help="replace existing files")
+    group.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    group.add_argument("--json", action="store_true", help="print the summary as JSON")
