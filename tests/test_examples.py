@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from tests.conftest import street_clip
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name: str, *arguments: Path, directory: Path) -> str:
+    # -P: the example sees the installed rdlite, like a user's script
+    command = [sys.executable, "-P", str(EXAMPLES / name), *map(str, arguments)]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_example_is_run_here() -> None:
+    here = Path(__file__).read_text(encoding="utf-8")
+    assert all(f'"{path.name}"' in here for path in EXAMPLES.glob("*.py"))
+
+
+@pytest.mark.usefixtures("default_model")
+def test_detect_image_prints_and_draws_the_cyclist(street: np.ndarray, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "street.png"), street)
+    printed = run("detect_image.py", Path("street.png"), Path("boxes.png"), directory=tmp_path)
+    assert "person" in printed
+    drawn = cv2.imdecode(np.fromfile(tmp_path / "boxes.png", np.uint8), cv2.IMREAD_COLOR)
+    assert drawn.shape == street.shape and not np.array_equal(drawn, street)
+
+
+@pytest.mark.usefixtures("default_model")
+def test_annotate_video_keeps_every_frame(tmp_path: Path) -> None:
+    printed = run("annotate_video.py", street_clip(), Path("out.mp4"), directory=tmp_path)
+    assert printed.startswith("250 frames") and "'car'" in printed
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 250
+
+
+@pytest.mark.usefixtures("default_model")
+def test_to_coco_lists_every_readable_image(street: np.ndarray, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "photos" / "a.jpg"), street)
+    (tmp_path / "photos" / "b.jpg").write_bytes(b"no image")
+    run("to_coco.py", Path("photos"), Path("labels.json"), directory=tmp_path)
+    labels = json.loads((tmp_path / "labels.json").read_text())
+    assert [image["file_name"] for image in labels["images"]] == ["a.jpg"]
+    assert len(labels["categories"]) == 80
+    assert any(annotation["category_id"] == 1 for annotation in labels["annotations"])
