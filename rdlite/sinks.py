@@ -48,7 +48,7 @@ class PartialFile:
         if self.path.is_dir():
             raise error(f"{path} is a directory; name a file in it")
         if self.path.exists() and not overwrite:
-            raise error(f"{path} exists already; choose another name or overwrite=True")
+            raise error(f"{path} exists already; choose another name or ask to overwrite it")
         if not self.path.parent.is_dir():
             raise error(f"the directory {self.path.parent} does not exist; create it first")
         name = f".{self.path.name}.partial-{os.getpid()}{self.path.suffix}"
