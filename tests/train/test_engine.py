@@ -120,3 +120,13 @@ def test_a_missing_annotation_file_is_one_sentence_and_exit_code_1(
     arguments = ["--data", str(tmp_path / "no.json"), "--images", str(tmp_path)]
     assert main(["fit", *arguments, "--out", str(tmp_path / "run")]) == 1
     assert "no.json" in capsys.readouterr().err
+
+
+def test_anchor_recall_counts_boxes_by_size(
+    shapes: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["anchors", "--data", str(shapes[0])]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    # The squares have sides from a third to a half of the image: 107 to 160 of 320 pixels.
+    assert [int(row[-2]) for row in rows[:2]] == [0, 0]
+    assert int(rows[-1][-2]) == 36 and float(rows[-1][-1]) > 0.9
