@@ -1,15 +1,19 @@
 """The `rdlite` command: its options, and what its exit codes mean.
 
-Exit codes: 0 all good, 1 wrong usage or nothing done, 3 some inputs failed, 130 interrupted.
+Exit codes: 0 all good, 1 wrong usage or nothing done, 3 some inputs failed, 130 interrupted (by
+Ctrl-C or SIGTERM).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NoReturn
 
 from rdlite.errors import RdliteError
@@ -29,6 +33,10 @@ examples:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        # An abbreviation would change its meaning when an option is added.
+        super().__init__(allow_abbrev=False, **options)
+
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         self.exit(FAILED, f"rdlite: error: {message}\n")
@@ -43,13 +51,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    options = vars(_parser().parse_args(argv))
+    module, name = options.pop("run").split(":")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
     try:
-        options = vars(_parser().parse_args(argv))
-        module, name = options.pop("run").split(":")
-        # The libraries that a command needs are loaded only now: `--help` answers at once.
-        code: int = getattr(importlib.import_module(f"rdlite.{module}"), name)(**options)
-        sys.stdout.flush()
-        return code
+        with _termination_interrupts():
+            # The libraries that a command needs are loaded only now: `--help` answers at once.
+            code: int = getattr(importlib.import_module(f"rdlite.{module}"), name)(**options)
+            sys.stdout.flush()
+            return code
     except KeyboardInterrupt:
         print("rdlite: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -60,8 +71,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RdliteError, ImportError) as error:
         print(f"rdlite: error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"rdlite: error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        print(
+            f"rdlite: error: {error.filename or 'output'}: {error.strerror or error}",
+            file=sys.stderr,
+        )
     return FAILED
+
+
+@contextlib.contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: what is done is kept."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # only the main thread may
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,19 +123,29 @@ class _Version(argparse.Action):
 
 
 def _add_detect(commands: Any) -> None:
-    command = _command(commands, "detect", "cli_batch:detect", "find objects in images")
-    command.add_argument("sources", nargs="+", metavar="SRC", help="image, folder or pattern")
+    command = _command(commands, "detect", "cli_detect:detect", "find objects in images")
+    command.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SRC",
+        help="image, folder (with all below it, except hidden files) or quoted pattern",
+    )
     command.add_argument(
         "-o",
         "--output",
         default="rdlite-out",
         metavar="OUT",
-        help="folder for annotated copies and detections.<format>; - writes the detections to "
-        "standard output and no images (default: %(default)s)",
+        help="folder for annotated copies, the detections and errors.jsonl; - writes the "
+        "detections to standard output and no copies (default: %(default)s)",
     )
-    command.add_argument("--format", default="jsonl", choices=("jsonl", "coco", "csv"))
     command.add_argument(
-        "--no-images", dest="images", action="store_false", help="write the detections only"
+        "--format",
+        default="jsonl",
+        choices=("jsonl", "coco", "csv"),
+        help="of the detections: detections.jsonl, .json or .csv (default: %(default)s)",
+    )
+    command.add_argument(
+        "--no-images", dest="images", action="store_false", help="no annotated copies"
     )
     _add_detection(command)
     _add_output(command)
@@ -111,9 +153,12 @@ def _add_detect(commands: Any) -> None:
 
 def _add_annotate(commands: Any) -> None:
     command = _command(
-        commands, "annotate", "cli_batch:annotate", "copy videos with the objects boxed and named"
+        commands,
+        "annotate",
+        "cli_annotate:annotate",
+        "copy videos with the objects boxed and named",
     )
-    command.add_argument("sources", nargs="+", metavar="VIDEO", help="video, folder or pattern")
+    command.add_argument("sources", nargs="+", metavar="VIDEO", help="as SRC of rdlite detect")
     command.add_argument(
         "-o",
         "--output",
@@ -122,22 +167,34 @@ def _add_annotate(commands: Any) -> None:
         help="an .mp4 for one video, else a folder; the detections are written beside each "
         "video as .jsonl (default: %(default)s)",
     )
-    command.add_argument("--stride", type=int, default=1, help="detect in every Nth frame")
+    command.add_argument(
+        "--stride", type=int, default=1, metavar="N", help="detect in every Nth frame"
+    )
     command.add_argument("--start", type=float, metavar="SECONDS", help="begin here")
     command.add_argument("--end", type=float, metavar="SECONDS", help="stop here")
     command.add_argument("--no-audio", dest="audio", action="store_false", help="drop the sound")
     command.add_argument("--codec", default="libx264", help="FFmpeg encoder (default: %(default)s)")
-    command.add_argument("--crf", type=int, default=23, help="quality, lower is better")
+    command.add_argument(
+        "--crf", type=int, default=23, help="quality, lower is better (default: %(default)s)"
+    )
     _add_detection(command)
     _add_output(command)
 
 
 def _add_demo(commands: Any) -> None:
     command = _command(
-        commands, "demo", "cli_demo:demo", "annotate the street clip of the `demo` extra"
+        commands,
+        "demo",
+        "cli_demo:demo",
+        "annotate the street clip that comes with the `demo` extra",
     )
     command.add_argument(
-        "-o", "--output", default="rdlite-demo", metavar="FOLDER", help="default: %(default)s"
+        "-o",
+        "--output",
+        default="rdlite-demo",
+        metavar="FOLDER",
+        help="for bikes.mp4 and bikes.jsonl; those of an earlier run are replaced "
+        "(default: %(default)s)",
     )
     command.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -149,7 +206,7 @@ def _add_tools(commands: Any) -> None:
     command.add_argument("annotations", metavar="JSON", help="COCO annotation file")
     command.add_argument("images", metavar="IMAGES", help="folder of its images or of tar shards")
     _add_detection(command, conf=0.01, classes=False)
-    _add_output(command, overwrite=False)
+    _add_output(command, files=False)
 
     command = _command(commands, "bench", "cli_tools:bench", "milliseconds per picture, here")
     command.add_argument("--image", help="picture to use (default: 1280x720 of smooth noise)")
@@ -177,21 +234,40 @@ def _add_detection(
     group = command.add_argument_group("detection")
     group.add_argument("--model", help="model file (default: the embedded one)")
     group.add_argument(
-        "--conf", type=float, default=conf, help="least score (default: %(default)s)"
+        "--conf", type=float, default=conf, help="lowest score kept, 0 to 1 (default: %(default)s)"
     )
-    group.add_argument("--iou", type=float, default=0.5, help="overlap of --nms hard and linear")
+    group.add_argument(
+        "--iou",
+        type=float,
+        default=0.5,
+        help="overlap from which --nms hard and linear act (default: %(default)s)",
+    )
     group.add_argument(
         "--nms",
         default="gaussian",
         choices=("hard", "linear", "gaussian"),
         help="what overlapping boxes do to each other (default: %(default)s)",
     )
-    group.add_argument("--max-det", type=int, default=100, help="most objects in one picture")
+    group.add_argument(
+        "--max-det",
+        type=int,
+        default=100,
+        metavar="N",
+        help="most objects in one picture (default: %(default)s)",
+    )
     if classes:
         group.add_argument(
-            "--classes", type=_classes, help="names or ids, separated by commas: person,car"
+            "--classes",
+            type=_classes,
+            help="names or class_ids, separated by commas: 'person,traffic light'",
         )
-    group.add_argument("--threads", type=int, default=1, help="threads of the network")
+    group.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="threads of the network (default: %(default)s)",
+    )
 
 
 def _classes(text: str) -> list[str | int]:
@@ -199,9 +275,10 @@ def _classes(text: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in parts if part]
 
 
-def _add_output(command: argparse.ArgumentParser, *, overwrite: bool = True) -> None:
+def _add_output(command: argparse.ArgumentParser, *, files: bool = True) -> None:
     group = command.add_argument_group("output")
-    if overwrite:
+    if files:
         group.add_argument("--overwrite", action="store_true", help="replace existing files")
-    group.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    quiet = "no progress bar and no summary" if files else "no progress bar"
+    group.add_argument("--quiet", action="store_true", help=quiet)
     group.add_argument("--json", action="store_true", help="print the summary as JSON")

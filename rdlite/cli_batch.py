@@ -1,94 +1,146 @@
-"""`rdlite detect` and `rdlite annotate`: many inputs, of which bad ones do not stop the others."""
+"""What `rdlite detect` and `rdlite annotate` share: many inputs, of which bad ones stop nothing."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeAlias
 
-from rdlite.annotate import draw
 from rdlite.cli import FAILED, INTERRUPTED, OK, SOME_FAILED
-from rdlite.cli_inputs import IMAGES, VIDEOS, Input, find
+from rdlite.cli_inputs import Input
 from rdlite.detector import Detector
-from rdlite.errors import ImageError, OptionError, RdliteError
-from rdlite.image import load
-from rdlite.pipeline import VideoSummary, annotate_video
-from rdlite.sinks import CocoSink, CsvSink, JsonlSink, PartialFile, jsonl_header
-
-Sink: TypeAlias = JsonlSink | CocoSink | CsvSink
-_ENDINGS = {"jsonl": ".jsonl", "coco": ".json", "csv": ".csv"}
+from rdlite.errors import ImageError, OptionError, RdliteError, VideoError
 
 
 @dataclass(slots=True)
-class _Batch:
-    """What became of a list of inputs."""
+class Batch:
+    """What became of a list of inputs.
+
+    Attributes:
+        quiet: Show no progress bar.
+        errors: File that gets a line for each failure, at once; None for no such file.
+        done: Inputs that went through.
+        damaged: Those of them that could not be read in full.
+        failed: Inputs that did not, and arguments that name none.
+        found: Detections by class name.
+        dropped: Boxes removed because the network returned NaN or infinity.
+        interrupted: Stopped by the user before the end.
+        stopped: Stopped because the output cannot be written.
+        start: When it began, seconds of `perf_counter`.
+    """
 
     quiet: bool
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    found: Counter[str] = field(default_factory=Counter)
+    errors: Path | None
     done: int = 0
     damaged: int = 0
+    failed: int = 0
+    found: Counter[str] = field(default_factory=Counter)
+    dropped: int = 0
     interrupted: bool = False
+    stopped: bool = False
     start: float = field(default_factory=perf_counter)
 
-    def fail(self, source: str, error: str) -> None:
-        self.failed.append((source, error))
-        self._say(error)
-
-    def _say(self, text: str) -> None:
-        from tqdm import tqdm
-
-        tqdm.write(f"rdlite: {text}", file=sys.stderr)
-
-    def run(self, inputs: list[Input], work: Callable[[Input], None], *, unit: str) -> None:
-        """Do the work on every input until one interrupts; a bar is shown to a person."""
+    def run(self, inputs: Sequence[Input], work: Callable[[Input], None], *, unit: str) -> None:
+        """Work on every input until the user or a full disk stops it; show a person a bar."""
         from tqdm import tqdm
 
         hidden = True if self.quiet or len(inputs) < 2 else None  # None: on a terminal only
         with tqdm(inputs, unit=unit, disable=hidden, delay=2, file=sys.stderr) as bar:
             try:
                 for one in bar:
-                    try:
-                        work(one)
-                        self.done += 1
-                    except RdliteError as error:
-                        self.fail(str(one.path), str(error))
+                    self._try(one, work)
+                    if self.stopped:
+                        break
             except KeyboardInterrupt:
                 self.interrupted = True
 
-    def write_errors(self, folder: Path) -> None:
-        """Write `errors.jsonl`; one from an earlier run is replaced or, if all is well, removed."""
-        target = PartialFile(folder / "errors.jsonl", overwrite=True)
-        if not self.failed:
-            target.path.unlink(missing_ok=True)
-            return
-        lines = (json.dumps({"input": s, "error": e}, ensure_ascii=False) for s, e in self.failed)
-        target.partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        target.commit()
+    def _try(self, one: Input, work: Callable[[Input], None]) -> None:
+        try:
+            work(one)
+            self.done += 1
+        except (ImageError, VideoError) as error:
+            self.fail(one.path, str(error))
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # writing a copy; the next one would fare no better
+            self.stopped = True
+            self.fail(one.path, f"{error.filename or one.output}: {error.strerror}")
 
+    def fail(self, source: str | Path, error: str) -> None:
+        """Report and count an input that cannot be worked on."""
+        self.failed += 1
+        self.say(f"rdlite: {error}", to_stderr=True)
+        if self.errors is not None and not self.stopped:
+            with open(self.errors, "a", encoding="utf-8") as file:
+                # ASCII, because a file's name need not be UTF-8.
+                file.write(json.dumps({"input": os.fspath(source), "error": error}) + "\n")
+
+    def say(self, text: str, *, to_stderr: bool = False) -> None:
+        """Print, without tearing the bar."""
+        from tqdm import tqdm
+
+        stream = sys.stderr if to_stderr else sys.stdout
+        tqdm.write(text, file=stream)
+        stream.flush()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the beginning."""
+        return perf_counter() - self.start
+
+    @property
     def exit_code(self) -> int:
+        """The exit code of the command."""
         if self.interrupted:
             return INTERRUPTED
         if not self.done:
             return FAILED
         return SOME_FAILED if self.failed or self.damaged else OK
 
-    def summary(self, unit: str, output: str) -> dict[str, Any]:
-        seconds = perf_counter() - self.start
-        return {
-            unit: self.done,
-            "failed": len(self.failed),
-            "interrupted": self.interrupted,
-            "detections": dict(self.found.most_common()),
-            "seconds": round(seconds, 3),
-            "output": output,
-        }
+    def ending(self, total: int) -> str:
+        """Say that inputs were left undone, for the end of a summary line; else nothing."""
+        left = total - self.done - self.failed
+        why = "interrupted" if self.interrupted else "stopped"
+        return f"; {why}, {left} not done" if self.interrupted or self.stopped else ""
+
+
+class Outputs:
+    """Where annotated copies may go: into the output folder, and over no file of the user.
+
+    Args:
+        folder: The output folder.
+        inputs: All inputs; none of them is replaced, asked or not.
+        overwrite: Replace other files.
+    """
+
+    def __init__(self, folder: Path, inputs: Sequence[Input], *, overwrite: bool) -> None:
+        self.overwrite = overwrite
+        self._folder = folder
+        self._root = folder.resolve()
+        self._inputs = {os.path.abspath(one.path) for one in inputs}
+
+    def path(self, one: Input, *, error: type[RdliteError]) -> Path:
+        """Return where the copy of an input goes.
+
+        Args:
+            one: The input.
+            error: What to raise if the copy may not go there.
+        """
+        path = self._folder / one.output
+        if not path.parent.resolve().is_relative_to(self._root):
+            raise error(f"{path} is behind a link out of {self._folder}; use another -o")
+        if path.exists() and (
+            os.path.abspath(path) in self._inputs or os.path.samefile(one.path, path)
+        ):
+            raise error(f"{path} is an input, which is never replaced; use another -o")
+        refuse_existing(path, overwrite=self.overwrite, error=error)
+        return path
 
 
 def make_detector(
@@ -111,168 +163,33 @@ def make_detector(
     )
 
 
-def detect(
-    *,
-    sources: list[str],
-    output: str,
-    format: str,
-    images: bool,
-    overwrite: bool,
-    quiet: bool,
-    json: bool,
-    **detection: Any,
-) -> int:
-    """Find objects in images; see `rdlite detect --help`."""
-    detector, batch = make_detector(**detection), _Batch(quiet)
-    to_stdout = output == "-"
-    folder = Path(output)
-    inputs, unmatched = find(sources, IMAGES, outside=folder)
-    for source, error in unmatched:
-        batch.fail(source, error)
-    if not inputs:
-        return batch.exit_code()
-    if not to_stdout:
-        folder.mkdir(parents=True, exist_ok=True)
-    target = output if to_stdout else str(folder / f"detections{_ENDINGS[format]}")
-    with _sink(format, target, detector, overwrite) as sink:
+def output_folder(output: Path, *, overwrite: bool) -> Path:
+    """Make the output folder and return where its failures are listed.
 
-        def work(one: Input) -> None:
-            image = load(one.path)
-            found = detector(image)
-            if images and not to_stdout:
-                _write_image(folder / one.output, draw(image, found), overwrite=overwrite)
-            sink.write(found, image=str(one.path))
-            batch.found.update(found.class_names)
-
-        batch.run(inputs, work, unit="img")
-    if not to_stdout:
-        batch.write_errors(folder)
-    _report_images(batch, target, folder if images and not to_stdout else None, as_json=json)
-    return batch.exit_code()
+    `errors.jsonl` grows from run to run; with `overwrite` it starts anew.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    errors = output / "errors.jsonl"
+    if overwrite:
+        errors.unlink(missing_ok=True)
+    return errors
 
 
-def _sink(kind: str, path: str, detector: Detector, overwrite: bool) -> Sink:
-    if kind == "coco":
-        return CocoSink(path, overwrite=overwrite)
-    if kind == "csv":
-        return CsvSink(path, overwrite=overwrite)
-    header = jsonl_header(detector.model_sha256, options=detector.options)
-    return JsonlSink(path, header, overwrite=overwrite)
+def refuse_existing(path: Path, *, overwrite: bool, error: type[RdliteError] = OptionError) -> None:
+    """Raise if a file would be replaced unasked."""
+    if path.exists() and not overwrite:
+        raise error(f"{path} exists already; use --overwrite or another -o")
 
 
-def _write_image(path: Path, picture: Any, *, overwrite: bool) -> None:
-    import cv2
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    target = PartialFile(path, overwrite=overwrite, error=ImageError)
-    good, encoded = cv2.imencode(path.suffix, picture)
-    if not good:
-        raise ImageError(f"{path} cannot be encoded; try another format")
-    try:
-        target.partial.write_bytes(encoded.tobytes())
-        target.commit()
-    except OSError as error:
-        target.discard()
-        raise ImageError(f"{path} cannot be written: {error.strerror}") from error
+def count(number: int, noun: str) -> str:
+    """Return "1 image", "2 images"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def _report_images(batch: _Batch, target: str, folder: Path | None, *, as_json: bool) -> None:
-    summary = batch.summary("images", target)
-    stream = sys.stderr if target == "-" else sys.stdout  # standard output holds the detections
-    if as_json:
-        print(json.dumps(summary), file=stream)
-    elif not batch.quiet:
-        per_image = 1e3 * summary["seconds"] / max(1, batch.done)
-        print(
-            f"{batch.done} images, {batch.found.total()} objects{_counts(batch.found)}, "
-            f"{len(batch.failed)} failed; {per_image:.1f} ms an image",
-            file=stream,
-        )
-        if target != "-":
-            print(f"written: {target}" + (f", annotated copies in {folder}" if folder else ""))
-
-
-def _counts(found: Counter[str] | dict[str, int], most: int = 6) -> str:
-    """The most frequent classes: " (12 car, 3 person)"."""
+def by_class(found: Mapping[str, int], most: int = 6) -> str:
+    """Return the most frequent classes: " (12 car, 3 person)"."""
     common = Counter(found).most_common()
-    parts = [f"{count} {name}" for name, count in common[:most]]
-    parts += [f"{len(common) - most} more classes"] if len(common) > most else []
+    parts = [f"{number} {name}" for name, number in common[:most]]
+    if len(common) > most:
+        parts.append(f"{sum(number for _, number in common[most:])} of other classes")
     return f" ({', '.join(parts)})" if parts else ""
-
-
-def annotate(
-    *,
-    sources: list[str],
-    output: str,
-    stride: int,
-    start: float | None,
-    end: float | None,
-    audio: bool,
-    codec: str,
-    crf: int,
-    overwrite: bool,
-    quiet: bool,
-    json: bool,
-    **detection: Any,
-) -> int:
-    """Annotate videos; see `rdlite annotate --help`."""
-    detector, batch = make_detector(**detection), _Batch(quiet)
-    one_file = Path(output).suffix.lower() == ".mp4" and not Path(output).is_dir()
-    folder = Path(output).parent if one_file else Path(output)
-    inputs, unmatched = find(sources, VIDEOS, outside=Path(output))
-    for source, error in unmatched:
-        batch.fail(source, error)
-    if one_file and len(inputs) > 1:
-        raise OptionError(f"{output} is one file for {len(inputs)} videos; give a folder with -o")
-    if not inputs:
-        return batch.exit_code()
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def work(one: Input) -> None:
-        target = Path(output) if one_file else folder / one.output
-        target.parent.mkdir(parents=True, exist_ok=True)
-        summary = annotate_video(
-            detector,
-            one.path,
-            target,
-            stride=stride,
-            start=start,
-            end=end,
-            audio=audio,
-            codec=codec,
-            crf=crf,
-            progress=False if quiet else None,
-            overwrite=overwrite,
-        )
-        batch.found.update(summary.detections)
-        batch.damaged += bool(summary.truncated or summary.bad_packets)
-        if not quiet and not json:
-            print("\n".join(describe(one.path, summary)), flush=True)
-
-    batch.run(inputs, work, unit="video")
-    if len(inputs) > 1 and not one_file:
-        batch.write_errors(folder)
-    if json:
-        _print_json(batch.summary("videos", output) | {"damaged": batch.damaged})
-    elif not quiet and len(inputs) > 1:
-        print(f"{batch.done} videos, {batch.damaged} of them damaged, {len(batch.failed)} failed")
-    return batch.exit_code()
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value))
-
-
-def describe(source: Path, summary: VideoSummary) -> list[str]:
-    """Return what was done with a video as lines to print."""
-    frames = max(1, summary.frames)
-    stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in summary.speed.items())
-    detect_ms = summary.speed["detect"] * frames / max(1, summary.detected_frames)
-    lines = [
-        f"{source}: {summary.frames} frames in {summary.seconds:.1f} s, "
-        f"{summary.frames / max(summary.seconds, 1e-9):.1f} fps",
-        f"  detection {detect_ms:.1f} ms/pic; per frame, in ms: {stages}",
-        f"  objects{_counts(summary.detections) or ': none'} in {summary.detected_frames} frames",
-        f"  written: {summary.output}" + (f", {summary.jsonl}" if summary.jsonl else ""),
-    ]
-    return lines + [f"  note: {sentence}" for sentence in summary.warnings]

@@ -16,6 +16,8 @@ from rdlite.bench import synthetic_image
 from rdlite.cli import FAILED, OK
 from rdlite.errors import RdliteError
 
+_ENCODERS = ("libx264", "aac")
+_FRAMES = 3
 _LIBRARIES = ("rdlite", "numpy", "onnxruntime", "av", "tqdm")
 _OPENCV = (
     "opencv-python",
@@ -37,7 +39,8 @@ class _Finding:
 
 def check(*, json: bool) -> int:
     """Look at everything that rdlite needs; see `rdlite check --help`."""
-    findings = [look() for look in (_versions, _opencv, _kernels, _model, _video)]
+    looks = (_versions, _opencv, _kernels, _model, _encoders, _video)
+    findings = [look() for look in looks]
     good = all(finding.ok for finding in findings)
     if json:
         print(jsonlib.dumps({"ok": good, "findings": [asdict(f) for f in findings]}))
@@ -63,14 +66,19 @@ def _versions() -> _Finding:
 
 def _opencv() -> _Finding:
     installed = [name for name in _OPENCV if _is_installed(name)]
-    detail = ", ".join(f"{name} {metadata.version(name)}" for name in installed) or "none"
-    return _Finding(
-        "OpenCV",
-        len(installed) == 1,
-        detail,
-        f"these overwrite each other's files; pip uninstall -y {' '.join(installed)} && "
-        "pip install opencv-python",
-    )
+    detail = ", ".join(f"{name} {metadata.version(name)}" for name in installed)
+    if len(installed) > 1:
+        # Their files have the same names: whichever was installed last is what runs.
+        wanted = "-headless" if "opencv-python" not in installed else ""
+        mend = f"pip uninstall -y {' '.join(installed)} && pip install opencv-python{wanted}"
+        return _Finding("OpenCV", False, f"{detail} overwrite each other's files", mend)
+
+    def work() -> str:
+        import cv2
+
+        return detail or f"{cv2.__version__}, not installed by pip"
+
+    return _guarded("OpenCV", "pip install --force-reinstall opencv-python", work)
 
 
 def _is_installed(name: str) -> bool:
@@ -84,7 +92,8 @@ def _is_installed(name: str) -> bool:
 def _guarded(what: str, mend: str, work: Callable[[], str]) -> _Finding:
     try:
         return _Finding(what, True, work())
-    except (RdliteError, ImportError, OSError) as error:
+    # ValueError and RuntimeError are how PyAV and NumPy refuse what they cannot do.
+    except (RdliteError, ImportError, OSError, ValueError, RuntimeError) as error:
         return _Finding(what, False, str(error), mend)
 
 
@@ -122,25 +131,40 @@ def _model() -> _Finding:
     return _guarded("model", "pip install --force-reinstall rdlite onnxruntime", work)
 
 
-def _video() -> _Finding:
+def _encoders() -> _Finding:
     def work() -> str:
         import av
 
+        missing = [name for name in _ENCODERS if name not in av.codecs_available]
+        if missing:
+            raise RdliteError(f"FFmpeg in PyAV {av.__version__} has no {' and no '.join(missing)}")
+        return ", ".join(_ENCODERS)
+
+    return _guarded("encoders", "pip install --force-reinstall --only-binary av av", work)
+
+
+def _video() -> _Finding:
+    def work() -> str:
         from rdlite.detector import Detector
 
         with tempfile.TemporaryDirectory() as folder:
             clip = Path(folder, "clip.mp4")
-            with av.open(str(clip), "w") as container:
-                stream = container.add_stream("libx264", rate=25)
-                stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
-                for _ in range(3):
-                    frame = av.VideoFrame.from_ndarray(synthetic_image(320, 240), format="bgr24")
-                    container.mux(stream.encode(frame))
-                container.mux(stream.encode(None))
-            av.codec.Codec("aac", "w")
+            _write_clip(clip)
             summary = Detector().annotate_video(clip, Path(folder, "out.mp4"), progress=False)
-        if summary.frames != 3:
-            raise RdliteError(f"a clip of 3 frames came back with {summary.frames}")
-        return "a clip was written, read and annotated (libx264, aac)"
+        if summary.frames != _FRAMES:
+            raise RdliteError(f"a clip of {_FRAMES} frames came back with {summary.frames}")
+        return "a clip was written, read and annotated"
 
-    return _guarded("video", "pip install --force-reinstall av", work)
+    return _guarded("video", "pip install --force-reinstall --only-binary av av", work)
+
+
+def _write_clip(path: Path) -> None:
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for _ in range(_FRAMES):
+            frame = av.VideoFrame.from_ndarray(synthetic_image(320, 240), format="bgr24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))

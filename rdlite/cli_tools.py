@@ -40,7 +40,7 @@ def evaluate(
         )
     if json:
         print(jsonlib.dumps(result.to_dict()))
-    elif not quiet:
+    else:
         print(result.summary())
     return SOME_FAILED if result.failed else OK
 
@@ -86,6 +86,8 @@ def info(*, model: str | None, json: bool) -> int:
         if key == "category_ids":
             continue
         text = ", ".join(spec.names) if key == "names" else value
+        if key == "bytes":
+            text = f"{value:,}"
         if key == "provenance":
             text = jsonlib.dumps(value, indent=2, ensure_ascii=False)
         print(f"{key:15} {text}")

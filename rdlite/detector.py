@@ -14,7 +14,7 @@ import numpy as np
 from rdlite.errors import ImageError
 from rdlite.image import ImageSource, load, resize
 from rdlite.modelfile import DEFAULT_MODEL, ModelSpec
-from rdlite.options import Classes, Options, check_count
+from rdlite.options import Classes, Options, check_count, plain
 from rdlite.postprocess import postprocess
 from rdlite.results import Detections
 from rdlite.session import Session
@@ -97,8 +97,8 @@ class Detector:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The `conf`, `iou`, `nms`, `max_det` and `classes` of calls that give none."""
-        return dict(self._choices)
+        """The `conf`, `iou`, `nms`, `max_det` and `classes` of calls that give none; JSON values."""
+        return {name: plain(value) for name, value in self._choices.items()}
 
     def __repr__(self) -> str:
         choices = ", ".join(f"{name}={value!r}" for name, value in self._choices.items())

@@ -54,8 +54,8 @@ def read_header(data: bytes) -> Header:
 def _jpeg(data: bytes) -> tuple[int, int]:
     at = 2
     while True:
-        if data[at] != 0xFF:
-            raise IndexError
+        while data[at] != 0xFF:  # stray bytes between segments, which decoders skip as well
+            at += 1
         marker = data[at + 1]
         if marker in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, at + 5)

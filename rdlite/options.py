@@ -85,6 +85,17 @@ def check_nms(value: Any) -> str:
     return str(value)
 
 
+def plain(value: Any) -> Any:
+    """Return an option's value as JSON knows it: arrays, sets and ranges become lists."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    return [plain(item) for item in value]
+
+
 def class_mask(classes: Classes | None, names: Sequence[str]) -> npt.NDArray[np.uint8]:
     """Return uint8 `(len(names),)`: 1 for each class wanted, all of them for None.
 

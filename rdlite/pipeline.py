@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rdlite.annotate import draw
 from rdlite.errors import OptionError, VideoError
-from rdlite.options import check_count
+from rdlite.options import check_count, plain
 from rdlite.results import Detections
 from rdlite.sinks import JsonlSink, PartialFile, jsonl_header
 from rdlite.video import Frame, VideoReader
@@ -52,6 +52,7 @@ class VideoSummary:
         audio_dropped: Sound tracks left out because they cannot be decoded.
         audio_bad_packets: Packets of sound left out: damaged, without a time, or out of order.
         streams_dropped: Other streams left out, by kind, such as `{"subtitle": 1}`.
+        dropped_nonfinite: Anchors left out because the network gave NaN or infinity.
         seconds: Time that the whole job took.
         speed: Milliseconds per written frame in `decode`, `detect`, `draw` and `encode`.
         warnings: One sentence for each thing that was left out or changed; empty when all is well.
@@ -71,6 +72,7 @@ class VideoSummary:
     audio_dropped: int
     audio_bad_packets: int
     streams_dropped: dict[str, int]
+    dropped_nonfinite: int
     seconds: float
     speed: dict[str, float]
     warnings: list[str] = field(default_factory=list)
@@ -193,7 +195,8 @@ def annotate_video(
         head = next(frames, None)
         if head is None:
             raise VideoError(f"{source} has no frame in the wanted range; nothing was written")
-        settings = {"stride": stride, **detector.options, **chosen}
+        settings = {"stride": stride, "start": start, "end": end, **detector.options}
+        settings |= {name: plain(value) for name, value in chosen.items()}
         header = jsonl_header(detector.model_sha256, source=source, options=settings)
         height, width = head.image.shape[:2]
         with (
@@ -233,7 +236,7 @@ class _Found:
         stride: int,
         sink: JsonlSink | None,
     ) -> None:
-        self.frames = 0
+        self.frames = self.dropped_nonfinite = 0
         self.counts: Counter[str] = Counter()
         self._detect: Callable[[Any], Detections] = functools.partial(detector, **options)
         self._stride = stride
@@ -247,6 +250,7 @@ class _Found:
         if held is None or held.image_size != (width, height) or frame.index % self._stride == 0:
             self._held = held = self._detect(frame.image)
             self.frames += 1
+            self.dropped_nonfinite += held.dropped_nonfinite
             self.counts.update(held.class_names)
             if self._sink is not None:
                 self._sink.write(held, frame=frame.index, pts=frame.pts, time=frame.time)
@@ -355,10 +359,20 @@ def _summary(
         audio_dropped=writer.audio.dropped,
         audio_bad_packets=writer.audio.bad_packets,
         streams_dropped=dropped,
+        dropped_nonfinite=found.dropped_nonfinite,
         seconds=clock.seconds,
         speed=clock.per_frame(writer.frames),
-        warnings=reader.warnings() + writer.warnings() + _dropped(dropped),
+        warnings=reader.warnings()
+        + writer.warnings()
+        + _dropped(dropped)
+        + nonfinite_warning(found.dropped_nonfinite),
     )
+
+
+def nonfinite_warning(anchors: int) -> list[str]:
+    """Return a sentence on anchors for which the network gave NaN or infinity, if there are."""
+    text = f"{anchors} anchors were left out: the network gave NaN or infinity; check the model."
+    return [text] if anchors else []
 
 
 def _dropped(streams: dict[str, int]) -> list[str]:

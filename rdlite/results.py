@@ -176,10 +176,11 @@ class Detections:
         Returns:
             `width` and `height` of the upright image and `detections`, a list of
             `{"xyxy": [x1, y1, x2, y2], "confidence", "class_id", "class_name"}`; boxes are
-            rounded to 0.001 pixel and scores to 0.000001.
+            rounded to 0.001 pixel and scores to 0.000001. `dropped_nonfinite` only if not 0.
         """
         width, height = self.image_size
-        return {
+        lost = {"dropped_nonfinite": self.dropped_nonfinite} if self.dropped_nonfinite else {}
+        return lost | {
             "width": width,
             "height": height,
             "detections": [

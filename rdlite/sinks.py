@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import itertools
 import json
 import os
 import sys
@@ -15,6 +17,7 @@ from rdlite.errors import OptionError, RdliteError
 from rdlite.results import Detections
 
 JSONL_SCHEMA = 1
+_COUNTER = itertools.count()  # so that two writers of one process never share a file
 CSV_COLUMNS = (
     *("x_min", "y_min", "x_max", "y_max", "class_id", "class_name", "confidence"),
     *("image", "frame", "time"),
@@ -31,7 +34,7 @@ class PartialFile:
 
     Attributes:
         path: The final name.
-        partial: The name to write to, in the same directory: ".<name>.partial-<pid><suffix>".
+        partial: The name to write to, in the same directory: ".<name>.partial-<number><suffix>".
 
     Raises:
         RdliteError: The file exists and `overwrite` is False, or its directory is missing.
@@ -51,14 +54,19 @@ class PartialFile:
             raise error(f"{path} exists already; choose another name or ask to overwrite it")
         if not self.path.parent.is_dir():
             raise error(f"the directory {self.path.parent} does not exist; create it first")
-        name = f".{self.path.name}.partial-{os.getpid()}{self.path.suffix}"
-        self.partial = self.path.with_name(name)
+        self._error = error
+        number = f"{os.getpid()}-{next(_COUNTER)}"
+        self.partial = self.path.with_name(f".{self.path.name}.partial-{number}{self.path.suffix}")
 
     def commit(self) -> None:
         """Give the file its final name, after its bytes have reached the disk."""
-        _sync(self.partial)
-        os.replace(self.partial, self.path)
-        _sync(self.path.parent)
+        try:
+            _sync(self.partial)
+            os.replace(self.partial, self.path)
+            _sync(self.path.parent)
+        except OSError as problem:
+            text = f"{self.path} cannot be written: {problem.strerror}"
+            raise self._error(text) from problem
 
     def discard(self) -> None:
         """Remove what was written."""
@@ -333,7 +341,8 @@ def _coco_categories(found: Detections) -> list[dict[str, Any]]:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=os.fspath)
+    # ASCII: the name of a file need not be valid UTF-8, and comes back from its escapes.
+    return json.dumps(value, allow_nan=False)
 
 
 def _row(values: Iterable[Any]) -> str:
@@ -346,5 +355,9 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot do this to a folder; the file is complete all the same.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)

@@ -80,8 +80,9 @@ def open_cache(
 ) -> ImageCache:
     """Open the decoded images of a set, decoding them first if they are not there or have changed.
 
-    The files are `folder/<stem of annotations>-<max_side>.{bin,npz}`. They are rebuilt when the
-    annotation file, the images or shards (size and mtime), or `max_side` differ.
+    The files are `folder/<stem of annotations>-<max_side>-<key>.{bin,npz}`; the key stands for the
+    annotation file, the images or shards (size and mtime) and `max_side`. When one of them has
+    changed, files under a new name are made, and the old ones may be deleted.
 
     Args:
         annotations: The annotation file, which names the cache and dates it.
@@ -96,7 +97,7 @@ def open_cache(
     """
     store = ImageStore(images)
     key = _key(annotations, store, entries, max_side)
-    pixels = folder / f"{annotations.stem}-{max_side}.bin"
+    pixels = folder / f"{annotations.stem}-{max_side}-{key[:8]}.bin"
     cache = _open(pixels, key)
     if cache is None:
         _check_space(folder, entries, max_side)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,15 @@ class CocoSet:
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
     dropped_boxes: int
+
+    def sha256(self) -> str:
+        """Digest of everything learned from: files, boxes, flags, classes, in their order."""
+        digest = hashlib.sha256(json.dumps([self.names, self.category_ids]).encode())
+        for image in self.images:
+            digest.update(image.file_name.encode())
+            for part in (image.targets.boxes, image.targets.labels, image.targets.ignore):
+                digest.update(part.tobytes())
+        return digest.hexdigest()
 
 
 def load_coco(path: str | Path) -> CocoSet:

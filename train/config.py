@@ -59,7 +59,7 @@ class TrainConfig:
     clip: float = 10.0
     """Largest gradient norm; 0 turns clipping off."""
     ema: float = 0.999
-    """Decay of the averaged weights, which are what is evaluated and exported."""
+    """Decay of the averaged weights, which are evaluated and exported; 0 averages nothing."""
 
     precision: str = "bf16"
     """"bf16" autocast or "fp32"."""
@@ -82,6 +82,12 @@ class TrainConfig:
         for name in ("width", "batch", "epochs", "lr", "save_every"):
             if getattr(self, name) <= 0:
                 raise OptionError(f"{name} must be above 0, got {getattr(self, name)}")
+        _one_of("device", self.device, ("auto", "cpu", "cuda"))
+        for name in ("warmup", "clip", "weight_decay", "workers", "threads"):
+            if getattr(self, name) < 0:
+                raise OptionError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise OptionError(f"ema must be at least 0 and below 1, got {self.ema}")
         if self.minutes is not None and self.minutes <= 0:
             raise OptionError(f"minutes must be above 0, got {self.minutes}")
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from rdlite.errors import OptionError, RdliteError
@@ -31,7 +32,7 @@ CHECKPOINT = "checkpoint.pt"
 LOG_EVERY = 20
 MAY_CHANGE = ("out", "cache", "device", "workers", "threads", "save_every", "minutes")
 """Settings that a resumed run may change: they decide nothing about what is learned, except the
-length in minutes, which may be extended."""
+length in minutes: with a longer one, learning rate and resolution go back to where it puts them."""
 
 
 class NonFiniteLossError(RdliteError, ArithmeticError):
@@ -72,7 +73,7 @@ class Trainer:
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.model, config)
         self.ema = AveragedModel(
-            self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True
+            self.model, multi_avg_fn=functools.partial(_average, config.ema), use_buffers=True
         )
         self.step = 0
         self.history: list[dict[str, Any]] = []
@@ -116,6 +117,7 @@ class Trainer:
             "config": self.config.to_dict(),
             "names": list(self.dataset.coco.names),
             "category_ids": list(self.dataset.coco.category_ids),
+            "data_sha256": self.dataset.coco.sha256(),
             "history": self.history,
         }
         temporary = self.out / f".{CHECKPOINT}.partial"
@@ -127,14 +129,41 @@ class Trainer:
     def _resume(self) -> None:
         state = load_checkpoint(self.out)
         _check_same_run(state["config"], self.config)
+        if state["data_sha256"] != self.dataset.coco.sha256():
+            raise OptionError(
+                f"{self.config.data} is not the data that the run in {self.out} began with: "
+                "images, boxes or classes differ; give another --out"
+            )
         self.model.load_state_dict(state["model"])
         self.ema.module.load_state_dict(state["ema"])
         self.ema.n_averaged.copy_(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         self.history = state["history"]
+        self._truncate_log()
         self.schedule = Schedule(
             self.config, steps_per_epoch(self.dataset, self.config.batch), elapsed=state["elapsed"]
+        )
+
+    def _truncate_log(self) -> None:
+        """Drop what an interrupted part logged after its last checkpoint: it is done again."""
+        log = self.out / "log.jsonl"
+        rows = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+        kept = [row for row in rows if json.loads(row)["step"] <= self.step]
+        log.write_text("".join(f"{row}\n" for row in kept), encoding="utf-8")
+
+    def _not_finite(self, what: str, terms: dict[str, float]) -> NonFiniteLossError:
+        checkpoint = self.out / CHECKPOINT
+        saved = (
+            f"its last checkpoint, {checkpoint}, is sound"
+            if checkpoint.exists()
+            else ("there is no checkpoint yet")
+        )
+        start = checkpoint if checkpoint.exists() else self.config.init
+        again = f"--init {start} " if start else ""
+        return NonFiniteLossError(
+            f"the {what} is not finite at step {self.step}: {terms}; {saved}; begin a new run with "
+            f"{again}--lr {self.config.lr / 3:.2g} or --precision fp32 and another --out"
         )
 
     def _batches(self) -> Iterator[Batch]:
@@ -156,15 +185,12 @@ class Trainer:
         losses = self._losses(batch, resolution)
         terms = {name: loss.item() for name, loss in losses.items()}
         if not all(math.isfinite(value) for value in terms.values()):
-            raise NonFiniteLossError(
-                f"the loss is not finite at step {self.step}: {terms}; "
-                f"the last checkpoint is in {self.out}; start again from it with a lower --lr "
-                "or with --precision fp32"
-            )
+            raise self._not_finite("loss", terms)
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
-        if self.config.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
+        if not torch.isfinite(norm):
+            raise self._not_finite("gradient", terms)
         self.optimizer.step()
         self.ema.update_parameters(self.model)
         self.step += 1
@@ -243,15 +269,36 @@ def load_checkpoint(folder: str | Path) -> dict[str, Any]:
     return state
 
 
+def _average(
+    decay: float, averaged: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor
+) -> None:
+    """Move averaged weights towards the current ones, in place.
+
+    The decay rises to its value over the first updates, `min(decay, (1 + n) / (10 + n))`; otherwise
+    a short run would export its starting weights.
+    """
+    count = int(updates)
+    rate = 1 - min(decay, (1 + count) / (10 + count))
+    for ours, theirs in zip(averaged, current, strict=True):
+        if ours.is_floating_point():
+            ours.lerp_(theirs, rate)
+        else:
+            ours.copy_(theirs)  # counters
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise OptionError("device is cuda, but PyTorch sees no GPU here; use --device cpu")
     return torch.device(name)
 
 
 def _check_same_run(saved: dict[str, Any], config: TrainConfig) -> None:
     now = config.to_dict()
     changed = [k for k in now if k not in MAY_CHANGE and saved.get(k) != now[k]]
+    if (saved["minutes"] is None) != (now["minutes"] is None):  # epochs cannot become minutes
+        changed.append("minutes")
     if changed:
         raise OptionError(
             f"{config.out} holds a run with other settings ("

@@ -105,7 +105,9 @@ def set_provenance(path: str | Path, provenance: dict[str, Any]) -> None:
     proto = onnx.load(path)
     spec = dataclasses.replace(Session(path).spec, provenance=provenance)
     onnx.helper.set_model_props(proto, spec.to_metadata())
-    onnx.save(proto, path)
+    temporary = Path(f"{path}.partial")
+    onnx.save(proto, temporary)
+    temporary.replace(path)
 
 
 def parity(model: RefineDetLite, path: Path, *, images: int = 3) -> float:

@@ -87,7 +87,8 @@ def match(anchors: Tensor, targets: Targets) -> Match:
     """Assign ground truth to anchors.
 
     Every anchor takes the box that it overlaps most, and is positive if that IoU is above 0.5.
-    Every box also takes its best anchor, whatever the IoU. Of the rest, an anchor that lies for
+    Every box also takes its best anchor, whatever the IoU; where boxes share one, the box that
+    overlaps it most gets it. Of the rest, an anchor that lies for
     more than half of its area in an ignored region (COCO's overlap for crowds) is ignored.
 
     Args:
@@ -115,8 +116,10 @@ def match(anchors: Tensor, targets: Targets) -> Match:
 
 
 def _force_best_anchor(iou: Tensor, objects: Tensor, best_iou: Tensor, best_box: Tensor) -> None:
-    """Give every box its best anchor, in place; where boxes share one, the last box keeps it."""
+    """Give every box its best anchor, in place; of boxes that share one, the closest gets it."""
     anchor_iou, anchor = iou.max(dim=1)
-    image, box = torch.nonzero(objects & (anchor_iou > 0), as_tuple=True)
+    closest = torch.zeros_like(best_iou).scatter_reduce_(1, anchor, anchor_iou, "amax")
+    wins = anchor_iou >= closest.gather(1, anchor)
+    image, box = torch.nonzero(objects & (anchor_iou > 0) & wins, as_tuple=True)
     best_iou[image, anchor[image, box]] = 2.0
     best_box[image, anchor[image, box]] = box

@@ -17,10 +17,11 @@ from rdlite import Detector
 from rdlite.dataset import read_coco
 from rdlite.errors import OptionError
 from rdlite.evaluate import EvalResult, evaluate
+from rdlite.modelfile import DEFAULT_MODEL
 from rdlite.session import Session
 from train.anchors import make_anchors, to_corners
 from train.config import TrainConfig
-from train.engine import CHECKPOINT, build_model
+from train.engine import CHECKPOINT, build_model, load_checkpoint
 from train.export import RESOLUTION, export_onnx, set_provenance
 from train.matching import POSITIVE_IOU, areas, intersections
 from train.model import RefineDetLite
@@ -54,19 +55,21 @@ def load_trained(source: str | Path, classes: str | None = None) -> Trained:
     """Open the folder of a run, or a weights file.
 
     Args:
-        source: Folder of `python -m train fit`, its checkpoint, or a .safetensors or .onnx file of
-            the default architecture.
+        source: Folder of `python -m train fit`, its checkpoint, a .safetensors or .onnx file of the
+            default architecture, or "default".
         classes: COCO json whose categories are the classes, for a .safetensors file, which does not
             name them.
 
     Raises:
         RdliteError: It cannot be read, does not fit, or its classes are unknown.
     """
-    path = Path(source)
-    path = path / CHECKPOINT if path.is_dir() else path
+    path = Path(DEFAULT_MODEL if source == "default" else source)
     state: dict[str, Any] = {"config": {}, "history": []}
-    if path.suffix == ".pt" and path.is_file():
-        state = torch.load(path, map_location="cpu", weights_only=True)
+    if path.is_dir() or path.name == CHECKPOINT:
+        path = path / CHECKPOINT if path.is_dir() else path
+        state = load_checkpoint(path.parent)
+    elif not path.exists():
+        raise OptionError(f"there is no {path}; give the folder of a run or a weights file")
     elif classes:
         categories = read_coco(classes)["categories"]
         state |= {
@@ -86,6 +89,12 @@ def load_trained(source: str | Path, classes: str | None = None) -> Trained:
     return Trained(
         model.eval(), state["names"], state["category_ids"], _provenance(state), state["history"]
     )
+
+
+def _check_names(sets: Sets) -> None:
+    names = [Path(annotations).stem for annotations, _ in sets]
+    if len(set(names)) < len(names):
+        raise OptionError(f"sets are told apart by name, got {', '.join(names)}; rename a file")
 
 
 def _provenance(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,9 +120,10 @@ def evaluate_sets(
     """
     if not sets:
         raise OptionError("nothing to evaluate on; give --set JSON IMAGES")
+    _check_names(sets)
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(weights)
-        if weights == "default" or model.suffix != ".onnx":
+        model = Path(DEFAULT_MODEL if weights == "default" else weights)
+        if model.suffix != ".onnx":
             model = Path(folder) / "model.onnx"
             _export(load_trained(weights, classes), model, half=False)
         results = _measure(model, sets, nms=nms, conf=conf)
@@ -131,6 +141,7 @@ def export_with_card(
     weights: str, output: str, sets: Sets, *, classes: str | None, note: str, half: bool
 ) -> None:
     """Write a model file, `<name>.md` beside it (the model card), and its curves as PNG."""
+    _check_names(sets)
     trained, path = load_trained(weights, classes), Path(output)
     provenance = trained.provenance | ({"note": note} if note else {})
     difference = _export(trained, path, half=half)
@@ -149,7 +160,7 @@ def export_with_card(
     if len(trained.history) > 1:
         plot_curves(trained.history, curves)
     path.with_suffix(".md").write_text(
-        _card(path, provenance, results, difference, curves.name if trained.history else None),
+        _card(path, provenance, results, difference, curves.name if curves.exists() else None),
         encoding="utf-8",
     )
 
@@ -202,9 +213,7 @@ def _card(
     ]
     for name, r in results.items():
         numbers = (r.ap, r.ap50, r.ap75, r.ap_small, r.ap_medium, r.ap_large)
-        lines.append(
-            f"| {name} | {r.images} | " + " | ".join(f"{100 * n:.1f}" for n in numbers) + " |"
-        )
+        lines.append(f"| {name} | {r.images} | " + " | ".join(_number(n) for n in numbers) + " |")
     lines += ["", "## Training", "", "| setting | value |", "|---|---|"]
     shown = {k: v for k, v in provenance.items() if k not in ("recipe", "results", "note")}
     lines += [

@@ -82,6 +82,53 @@ def test_another_run_s_folder_is_refused_with_the_difference(settings) -> None:
         Trainer(settings("run", epochs=1, lr=0.01))
 
 
+def test_a_resumed_run_refuses_other_data(settings, tmp_path: Path) -> None:
+    run = settings("run", epochs=1)
+    Trainer(run).fit()
+    content = json.loads(Path(run.data).read_text())
+    content["categories"].reverse()
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    state = load_checkpoint(run.out)
+    state["config"]["data"] = str(tmp_path / "other.json")
+    torch.save(state, Path(run.out) / "checkpoint.pt")
+    with pytest.raises(OptionError, match="is not the data"):
+        Trainer(settings("run", epochs=1, data=str(tmp_path / "other.json")))
+
+
+def test_the_log_has_no_step_twice_after_a_killed_run(settings) -> None:
+    Trainer(settings("run", epochs=8)).fit()
+    log = Path(settings("run").out) / "log.jsonl"
+    with log.open("a") as file:
+        file.write(log.read_text().replace('"step": 20', '"step": 40'))
+    Trainer(settings("run", epochs=8))
+    assert [json.loads(row)["step"] for row in log.read_text().splitlines()] == [20]
+
+
+def test_a_short_run_exports_what_it_learned_not_what_it_began_with(settings) -> None:
+    trainer = Trainer(settings("run", epochs=4))
+    before = trainer.model.odm_conf[0].weight.detach().clone()
+    trainer.fit()
+    now = trainer.model.odm_conf[0].weight.detach()
+    averaged = trainer.ema.module.odm_conf[0].weight.detach()
+    assert (averaged - now).norm() < 0.5 * (now - before).norm()
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_checkpoint_sound(settings) -> None:
+    trainer = Trainer(settings("run", save_every=1))
+    trainer.save()
+    trainer.model.odm_loc[3].bias.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(NonFiniteLossError, match=r"the gradient is not finite .* is sound"):
+        trainer.fit()
+    weights = load_checkpoint(trainer.out)["model"]
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_epochs_cannot_be_continued_as_minutes(settings) -> None:
+    Trainer(settings("run", epochs=1)).fit()
+    with pytest.raises(OptionError, match="minutes"):
+        Trainer(settings("run", epochs=1, minutes=5))
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_terms(settings) -> None:
     trainer = Trainer(settings("run"))
     torch.nn.init.constant_(trainer.model.odm_loc[0].bias, float("nan"))
@@ -92,7 +139,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_terms(settings) -
 def test_the_command_line_trains_measures_and_exports_a_detector_that_works(
     settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = settings("run", epochs=7, ema=0.9)
+    run = settings("run", epochs=14, ema=0.9)
     given = {k.replace("_", "-"): v for k, v in run.to_dict().items() if v is not None}
     arguments = [f"--{k}={v}" for k, v in given.items()]
     assert main(["fit", *arguments]) == 0

@@ -46,3 +46,9 @@ def test_an_image_without_boxes_and_padding_beside_a_full_one_match_nothing() ->
     full = targets(([0.0, 0.0, 0.2, 0.2], 1, False), ([0.6, 0.6, 0.8, 0.8], 2, False))
     matched = match(ANCHORS, collate([targets(), full]))
     assert matched.labels.tolist() == [[0, 0, 0, 0], [1, 0, 2, 0]]
+
+
+def test_of_boxes_that_share_a_best_anchor_the_closest_gets_it() -> None:
+    rows = (([0.6, 0.6, 0.70, 0.70], 1, False), ([0.6, 0.6, 0.68, 0.68], 2, False))
+    for order in (rows, rows[::-1]):
+        assert match(ANCHORS, collate([targets(*order)])).labels.tolist() == [[0, 0, 1, 0]]

@@ -1,0 +1,26 @@
+"""Running the command line in a test: in this process, or as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rdlite.cli import main
+
+
+def cli(*arguments: object) -> int:
+    """Run `rdlite` here; returns its exit code."""
+    return main([str(argument) for argument in arguments])
+
+
+def command(*arguments: object) -> list[str]:
+    """The command that runs `rdlite` as a process."""
+    # -P keeps the source tree out of the path, so that this is the installed rdlite
+    return [sys.executable, "-P", "-m", "rdlite", *(str(a) for a in arguments)]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The objects in a JSON Lines file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.command import cli, command, lines
+from tests.media import Sound, clip, frame_times, sound_packets
+
+Printed = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def videos(squares: np.ndarray, tmp_path: Path) -> Path:
+    """A folder with a good clip and one that is text."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    clip(folder / "b.mp4", [squares] * 4)
+    (folder / "a.mp4").write_text("this is no video")
+    return folder
+
+
+def test_one_video_is_written_as_named(
+    squares: np.ndarray, tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    source, target = tmp_path / "clip.mp4", tmp_path / "new" / "boxes.mp4"
+    clip(source, [squares] * 6, sounds=[Sound(seconds=0.2)])
+    assert cli("annotate", source, "-o", target, "--model", tiny_model) == 0
+    assert sorted(p.name for p in target.parent.iterdir()) == ["boxes.jsonl", "boxes.mp4"]
+    assert sound_packets(target) == sound_packets(source)
+    assert [len(line["detections"]) for line in lines(target.with_suffix(".jsonl"))[1:]] == [2] * 6
+    printed = capsys.readouterr().out
+    assert "6 frames" in printed and "12 objects (6 person, 6 car)" in printed
+    assert str(target) in printed
+
+
+def test_a_bad_video_does_not_stop_the_others(
+    videos: Path, tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    out = tmp_path / "out"
+    assert cli("annotate", videos, "-o", out, "--model", tiny_model, "--stride", 2) == 3
+    assert len(frame_times(out / "b.mp4")) == 4
+    assert len(lines(out / "b.jsonl")) == 1 + 2
+    assert lines(out / "errors.jsonl")[0]["input"] == str(videos / "a.mp4")
+    printed = capsys.readouterr()
+    assert "a.mp4" in printed.err and printed.err.count("\n") == 1
+    assert printed.out.endswith("1 video, 0 damaged, 1 failed\n")
+
+
+def test_all_options_reach_the_pipeline(
+    squares: np.ndarray, tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    source, target = tmp_path / "clip.mp4", tmp_path / "out.mp4"
+    clip(source, [squares] * 20, sounds=[Sound(seconds=0.8)])
+    span = ("--start", "0.2", "--end", "0.6", "--no-audio", "--codec", "mpeg4", "--crf", "20")
+    choice = ("--classes", "car", "--conf", "0.3", "--model", tiny_model, "--json")
+    assert cli("annotate", source, "-o", target, *span, *choice) == 0
+    (summary,) = json.loads(capsys.readouterr().out)["videos"]
+    assert summary["frames"] == 10 and summary["detections"] == {"car": 10}
+    assert summary["source"] == str(source) and summary["output"] == str(target)
+    assert (summary["bad_packets"], summary["audio_copied"]) == (0, 0)
+    assert lines(target.with_suffix(".jsonl"))[0]["options"]["conf"] == 0.3
+
+
+def test_a_truncated_video_is_kept_up_to_its_end_and_counted(
+    tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    clip(tmp_path / "clip.mkv", 60)
+    content = (tmp_path / "clip.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
+    target = tmp_path / "out.mp4"
+    arguments = ("annotate", tmp_path / "cut.mkv", "-o", target, "--model", tiny_model)
+    assert cli(*arguments) == 3
+    assert 0 < len(frame_times(target)) < 60
+    assert "note:" in capsys.readouterr().out
+    assert cli(*arguments, "--overwrite", "--json") == 3
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["damaged"] == 1 and summary["videos"][0]["truncated"]
+
+
+def test_existing_files_are_only_replaced_on_demand(
+    videos: Path, tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    arguments = ("annotate", videos / "b.mp4", "-o", tmp_path / "out", "--model", tiny_model)
+    assert cli(*arguments) == 0
+    assert cli(*arguments) == 1
+    assert "b.mp4 exists already; use --overwrite" in capsys.readouterr().err
+    (tmp_path / "out" / "b.mp4").unlink()
+    assert cli(*arguments) == 1
+    assert "b.jsonl exists already; use --overwrite" in capsys.readouterr().err
+    assert cli(*arguments, "--overwrite") == 0
+
+
+def test_an_input_is_never_replaced(
+    videos: Path, squares: np.ndarray, tiny_model: Path, capsys: Printed
+) -> None:
+    clip(videos / "b.mkv", [squares] * 2)
+    before = (videos / "b.mp4").read_bytes()
+    sources = (videos / "b.mkv", videos / "b.mp4")
+    assert cli("annotate", *sources, "-o", videos, "--model", tiny_model, "--overwrite") == 3
+    assert "b.mp4 is an input, which is never replaced" in capsys.readouterr().err
+    assert (videos / "b.mp4").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [("one.mp4", "give a folder"), ("one.mkv", "must end in .mp4"), ("-", "name a file with -o")],
+)
+def test_an_output_that_cannot_hold_the_videos_is_refused(
+    output: str,
+    reason: str,
+    videos: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Printed,
+) -> None:
+    monkeypatch.chdir(videos)
+    assert cli("annotate", "a.mp4", "b.mp4", "-o", output, "--model", tiny_model) == 1
+    assert reason in capsys.readouterr().err
+    assert not Path(output).exists()
+
+
+def test_an_interruption_keeps_the_videos_that_are_done(
+    squares: np.ndarray, tiny_model: Path, tmp_path: Path
+) -> None:
+    clip(tmp_path / "a.mp4", [squares] * 2)
+    clip(tmp_path / "b.mp4", 200, size=(640, 360))
+    for name in ("c", "d", "e", "f"):
+        (tmp_path / f"{name}.mp4").write_bytes((tmp_path / "b.mp4").read_bytes())
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        command("annotate", tmp_path, "-o", out, "--model", tiny_model),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (out / "a.mp4").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
+    assert "interrupted" in printed
+    assert len(frame_times(out / "a.mp4")) == 2
+    assert not (out / "f.mp4").exists() and not list(out.glob(".*partial*"))

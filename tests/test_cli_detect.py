@@ -1,0 +1,368 @@
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rdlite import Detector
+from rdlite.image import load
+from tests.command import cli, command, lines
+from tests.conftest import ModelWriter, constant_model
+from tests.media import clip
+
+
+@pytest.fixture
+def photos(squares: np.ndarray, tmp_path: Path) -> Path:
+    """A folder with a good image, one of the same name below it, and one that is text."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    cv2.imwrite(str(folder / "a.png"), squares)
+    cv2.imwrite(str(folder / "more" / "a.png"), squares)
+    (folder / "bad.jpg").write_text("this is no image")
+    (folder / "notes.txt").write_text("not looked at")
+    (folder / "._a.png").write_text("a hidden file, not looked at")
+    return folder
+
+
+Printed = pytest.CaptureFixture[str]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_copies_and_jsonl_are_written_and_a_bad_file_stops_nothing(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    out = tmp_path / "out"
+    assert cli("detect", photos, "-o", out, "--model", tiny_model) == 3
+    assert names(out) == ["a.png", "detections.jsonl", "errors.jsonl", "more/a.png"]
+    header, *found = lines(out / "detections.jsonl")
+    assert header["options"]["conf"] == 0.25
+    assert header["model_sha256"] == Detector(tiny_model).model_sha256
+    inputs = [photos / "a.png", photos / "more" / "a.png"]
+    assert [line["image"] for line in found] == [str(path) for path in inputs]
+    expected = Detector(tiny_model)(inputs[0]).to_dict()
+    assert {key: found[0][key] for key in expected} == expected
+    assert [d["class_name"] for d in expected["detections"]] == ["person", "car"]
+    assert not np.array_equal(load(out / "a.png"), load(photos / "a.png"))
+    (failure,) = lines(out / "errors.jsonl")
+    assert failure["input"] == str(photos / "bad.jpg") and "bad.jpg" in failure["error"]
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1 and "bad.jpg" in printed.err
+    assert printed.out.startswith("2 images, 4 objects (2 person, 2 car), 1 failed, ")
+    assert printed.out.count("\n") == 1 and str(out / "detections.jsonl") in printed.out
+
+
+def test_exit_code_is_0_when_all_is_well_and_1_when_nothing_was_done(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    model = ("--model", tiny_model)
+    assert cli("detect", photos / "a.png", "-o", tmp_path / "good", *model) == 0
+    assert names(tmp_path / "good") == ["a.png", "detections.jsonl"]
+    assert cli("detect", photos / "bad.jpg", "-o", tmp_path / "bad", *model) == 1
+    assert cli("detect", photos / "a.png", photos / "no.png", "-o", tmp_path / "some", *model) == 3
+    assert lines(tmp_path / "some" / "errors.jsonl")[0]["input"].endswith("no.png")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("*.gif", "no file matches this pattern"),
+        ("gone.png", "no such file or folder"),
+        ("empty", "no file in this folder"),
+        ("", "an empty argument"),
+    ],
+)
+def test_arguments_that_name_nothing_leave_no_output(
+    source: str,
+    reason: str,
+    photos: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Printed,
+) -> None:
+    monkeypatch.chdir(photos)
+    (photos / "empty").mkdir()
+    assert cli("detect", source, "-o", "out", "--model", tiny_model, "--json") == 1
+    printed = capsys.readouterr()
+    assert reason in printed.err and json.loads(printed.out)["failed"] == 1
+    assert not (photos / "out").exists()
+
+
+def test_existing_files_are_only_replaced_on_demand(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("detect", photos / "a.png", "-o", out, "--model", tiny_model)
+    (tmp_path / "out").mkdir()
+    (out / "errors.jsonl").write_text('{"input": "of an earlier run"}\n')
+    assert cli("detect", photos / "bad.jpg", *arguments[1:]) == 3
+    before = {name: (out / name).read_bytes() for name in names(out)}
+    assert cli(*arguments, "--conf", 0.9) == 1
+    assert "detections.jsonl exists already; use --overwrite" in capsys.readouterr().err
+    (out / "detections.jsonl").rename(out / "old.jsonl")
+    assert cli(*arguments) == 1
+    assert "a.png exists already; use --overwrite" in capsys.readouterr().err
+    assert before["a.png"] == (out / "a.png").read_bytes()
+    assert len(lines(out / "errors.jsonl")) == 3
+    assert cli(*arguments, "--overwrite") == 0
+    assert names(out) == ["a.png", "detections.jsonl", "old.jsonl"]
+
+
+@pytest.mark.parametrize("output", [".", "link", "more/.."])
+def test_an_input_is_never_replaced(
+    output: str,
+    photos: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Printed,
+) -> None:
+    monkeypatch.chdir(photos)
+    Path("link").symlink_to(photos)
+    before = (Path("a.png").read_bytes(), Path("more/a.png").read_bytes())
+    arguments = ("a.png", "more/a.png", "-o", output, "--model", tiny_model, "--overwrite")
+    assert cli("detect", *arguments) == 3
+    assert "is an input, which is never replaced" in capsys.readouterr().err
+    assert before == (Path("a.png").read_bytes(), Path("more/a.png").read_bytes())
+    assert Path("a-2.png").exists()
+
+
+def test_links_do_not_lead_out_of_the_output_folder(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    (out / "more").symlink_to(elsewhere)
+    assert cli("detect", photos, "-o", out, "--model", tiny_model) == 3
+    assert "behind a link out of" in capsys.readouterr().err
+    assert not list(elsewhere.iterdir())
+
+
+def test_files_of_one_name_have_their_own_copies(
+    photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    sources = (photos / "a.png", photos / "more" / "a.png", photos / "a.png")
+    assert cli("detect", *sources, "-o", tmp_path / "out", "--model", tiny_model) == 0
+    assert names(tmp_path / "out") == ["a-2.png", "a.png", "detections.jsonl"]
+
+
+@pytest.mark.parametrize("pattern", ["**/*.png", "photos/**/*.png", "photos", "ph*", "./photos/"])
+def test_copies_lie_as_the_images_do(
+    pattern: str,
+    photos: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    (photos / "bad.jpg").unlink()
+    assert cli("detect", pattern, "-o", "out", "--model", tiny_model) == 0
+    inside = "photos/" if pattern in ("**/*.png", "ph*") else ""
+    copies = [f"{inside}a.png", f"{inside}more/a.png"]
+    assert names(Path("out")) == sorted([*copies, "detections.jsonl"])
+
+
+@pytest.mark.parametrize("source", [".", "**/*.png", "*"])
+def test_a_second_run_leaves_the_output_of_the_first_out(
+    source: str, photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    monkeypatch.chdir(photos)
+    (photos / "bad.jpg").unlink()
+    (photos / "notes.txt").unlink()
+    for extra in ((), ("--overwrite",)):
+        assert cli("detect", source, "-o", "out", "--model", tiny_model, "--json", *extra) == 0
+        assert json.loads(capsys.readouterr().out)["images"] == 2
+
+
+def test_a_folder_may_be_written_above(
+    photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    assert cli("detect", "photos/more", "-o", ".", "--model", tiny_model) == 0
+    assert Path("a.png").exists() and Path("detections.jsonl").exists()
+
+
+@pytest.mark.parametrize(("kind", "name"), [("coco", "detections.json"), ("csv", "detections.csv")])
+def test_coco_and_csv(
+    photos: Path, tiny_model: Path, tmp_path: Path, kind: str, name: str, capsys: Printed
+) -> None:
+    out, a = tmp_path / "out", photos / "a.png"
+    options = ("--format", kind, "--no-images", "--classes", "car, traffic light", "--json")
+    assert cli("detect", a, "-o", out, "--model", tiny_model, *options) == 0
+    assert names(out) == [name]
+    content = (out / name).read_text()
+    if kind == "coco":
+        (annotation,) = json.loads(content)["annotations"]
+        assert annotation["category_id"] == 3
+    else:
+        assert content.splitlines()[1].split(",")[5] == "car"
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["detections"] == {"car": 1} and summary["copies"] is None
+
+
+def test_classes_by_index(photos: Path, tiny_model: Path, capsys: Printed) -> None:
+    arguments = ("detect", photos / "a.png", "-o", "-", "--model", tiny_model, "--classes", "0")
+    assert cli(*arguments, "--json") == 0
+    assert json.loads(capsys.readouterr().err)["detections"] == {"person": 1}
+
+
+def test_standard_output_holds_the_detections_only(
+    photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    monkeypatch.chdir(photos)
+    before = names(photos)
+    assert cli("detect", "a.png", "-o", "-", "--model", tiny_model) == 0
+    printed = capsys.readouterr()
+    assert [json.loads(line).get("image") for line in printed.out.splitlines()] == [None, "a.png"]
+    assert printed.err.startswith("1 image, 2 objects (1 person, 1 car), 0 failed")
+    assert names(photos) == before
+
+
+def test_quiet_says_only_what_went_wrong(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    assert cli("detect", photos, "-o", tmp_path / "out", "--model", tiny_model, "--quiet") == 3
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1 and "bad.jpg" in printed.err
+
+
+def test_a_video_is_sent_to_annotate(tiny_model: Path, tmp_path: Path, capsys: Printed) -> None:
+    clip(tmp_path / "clip.mp4", 3)
+    assert cli("detect", tmp_path / "clip.mp4", "-o", "-", "--model", tiny_model) == 1
+    assert "use rdlite annotate" in capsys.readouterr().err
+
+
+def test_folders_that_cannot_be_listed_are_failures(
+    photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    monkeypatch.chdir(photos / "more")
+    for _ in range(30):  # deeper than the longest path that Linux takes
+        os.mkdir("d" * 200)
+        monkeypatch.chdir("d" * 200)
+    monkeypatch.chdir(photos.parent)
+    assert cli("detect", photos / "more", "-o", "out", "--model", tiny_model) == 3
+    assert "cannot be listed" in capsys.readouterr().err
+    assert names(Path("out")) == ["a.png", "detections.jsonl", "errors.jsonl"]
+    shutil.rmtree(photos)
+
+
+def test_boxes_that_are_not_finite_are_counted(
+    photos: Path, write_model: ModelWriter, capsys: Printed
+) -> None:
+    confidence = {"arm_conf": np.zeros((1, 24, 2)), "odm_conf": np.zeros((1, 24, 6))}
+    boxes = {name: np.zeros((1, 24, 4)) for name in ("arm_loc", "odm_loc")}
+    confidence["arm_conf"][..., 1] = confidence["odm_conf"][..., 1] = 10
+    boxes["odm_loc"][0, 5] = np.nan
+    model = write_model(constant_model(**confidence, **boxes))
+    assert cli("detect", photos / "a.png", "-o", "-", "--model", model) == 0
+    assert "23 objects" in (printed := capsys.readouterr().err)
+    assert "dropped 1 boxes that were not finite" in printed
+
+
+def test_names_that_are_not_utf8(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    os.rename(photos / "more" / "a.png", os.fsencode(photos / "more") + b"/caf\xe9.png")
+    (photos / "bad.jpg").unlink()
+    with open(os.fsencode(photos) + b"/bad\xff.png", "w") as bad:
+        bad.write("this is no image")
+    out = tmp_path / "out"
+    arguments = command("detect", photos, "-o", out, "--model", tiny_model)
+    assert subprocess.run(arguments, capture_output=True).returncode == 3
+    assert lines(out / "detections.jsonl")[2]["image"].endswith("caf\\xe9.png")
+    assert b"caf\xe9.png" in os.listdir(os.fsencode(out / "more"))
+    assert len(lines(out / "errors.jsonl")) == 1
+
+
+def test_a_picture_too_wide_for_its_format_is_one_failure(
+    tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    wide = np.zeros((8, 20_000, 3), np.uint8)
+    (tmp_path / "wide.webp").write_bytes(cv2.imencode(".png", wide)[1].tobytes())
+    arguments = ("detect", tmp_path / "wide.webp", "-o", tmp_path / "out", "--model", tiny_model)
+    assert cli(*arguments) == 1
+    assert "too large for that; use --no-images" in capsys.readouterr().err
+    assert cli(*arguments, "--no-images", "--overwrite") == 0
+
+
+@pytest.mark.parametrize("output", ["boxes.jpg", "found.jsonl"])
+def test_an_output_that_looks_like_a_file_is_refused(
+    output: str, photos: Path, tiny_model: Path, capsys: Printed
+) -> None:
+    target = photos / output
+    assert cli("detect", photos / "a.png", "-o", target, "--model", tiny_model) == 1
+    assert "name a folder" in capsys.readouterr().err
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("output", ["a.png/out", "notes.txt"])
+def test_an_output_folder_that_cannot_be_made_is_one_sentence(
+    output: str, photos: Path, tiny_model: Path, capsys: Printed
+) -> None:
+    assert cli("detect", photos / "a.png", "-o", photos / output, "--model", tiny_model) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"rdlite: error: {photos}") and error.count("\n") == 1
+
+
+def test_an_output_that_cannot_grow_stops_the_batch(tiny_model: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    for name in ("a", "b", "d"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((64, 96, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "c.png"), noise)
+    out = tmp_path / "out"
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+    done = subprocess.run(
+        command("detect", tmp_path, "-o", out, "--model", tiny_model),
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3
+    assert "c.png" in done.stderr and "File too large" in done.stderr
+    assert "2 images" in done.stdout and "stopped, 1 not done" in done.stdout
+    assert names(out) == ["a.png", "b.png", "detections.jsonl"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(photos: Path, tiny_model: Path) -> None:
+    process = subprocess.Popen(
+        command("detect", photos / "a.png", "-o", "-", "--model", tiny_model),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_keeps_what_is_done(
+    signal_number: int, squares: np.ndarray, tiny_model: Path, tmp_path: Path
+) -> None:
+    cv2.imwrite(str(tmp_path / "0000.png"), squares)
+    for i in range(1, 3000):
+        os.link(tmp_path / "0000.png", tmp_path / f"{i:04}.png")
+    out = tmp_path / "out"
+    arguments = command("detect", tmp_path, "-o", out, "--model", tiny_model)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (out / "0005.png").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal_number)
+    printed, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
+    done = len(lines(out / "detections.jsonl")) - 1
+    assert 5 <= done < 3000
+    assert f"interrupted, {3000 - done} not done" in printed
+    assert not list(out.glob(".*partial*"))
