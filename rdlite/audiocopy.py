@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from av.packet import Packet
 
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
-_AAC_LAYOUTS = {1: "mono", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
+_LAYOUTS = {1: "mono", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 _AAC_BIT_RATE = 192_000
 _AUDIO_GAP = 0.1  # seconds
 _INTERLEAVING = 10  # seconds by which one track may be stored after another
+
+
+def _usual_layout(source: AudioStream) -> str:
+    return _LAYOUTS.get(source.layout.nb_channels, "stereo")
 
 
 @dataclass(slots=True)
@@ -85,6 +89,8 @@ class AudioCopier:
         try:
             output, copied = self._output.add_stream_from_template(source), True
             self.copied += 1
+            if "channels" in source.layout.name:  # AVI and MKV do not say which; MP4 must
+                output.codec_context.layout = _usual_layout(source)
         except ValueError:
             output, copied = self._add_aac(source), False
             self.encoded += 1
@@ -98,8 +104,9 @@ class AudioCopier:
 
     def _add_aac(self, source: AudioStream) -> AudioStream:
         rate = source.rate if source.rate in _AAC_RATES else 48000
-        layout = _AAC_LAYOUTS.get(source.layout.nb_channels, "stereo")
-        return self._output.add_stream("aac", rate=rate, layout=layout, bit_rate=_AAC_BIT_RATE)
+        return self._output.add_stream(
+            "aac", rate=rate, layout=_usual_layout(source), bit_rate=_AAC_BIT_RATE
+        )
 
     def copy_until(self, ticks: int | None) -> None:
         """Write the sound that begins before a tick of the video, None for all of it."""

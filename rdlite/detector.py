@@ -97,7 +97,7 @@ class Detector:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The `conf`, `iou`, `nms`, `max_det` and `classes` of calls that give none; JSON values."""
+        """`conf`, `iou`, `nms`, `max_det` and `classes` of calls that give none, as JSON values."""
         return {name: plain(value) for name, value in self._choices.items()}
 
     def __repr__(self) -> str:

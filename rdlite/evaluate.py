@@ -37,6 +37,8 @@ class EvalResult:
         images: How many images were evaluated.
         failed: (file name, reason) of the images that could not be read; they count for nothing.
         unknown_classes: Annotated classes that the detector does not have; they count for nothing.
+        renamed_classes: "set's name = detector's name" of classes that share only their id.
+        dropped_nonfinite: Anchors left out because the network gave NaN or infinity.
     """
 
     ap: float
@@ -51,6 +53,8 @@ class EvalResult:
     images: int
     failed: tuple[tuple[str, str], ...]
     unknown_classes: tuple[str, ...]
+    renamed_classes: tuple[str, ...]
+    dropped_nonfinite: int
 
     def summary(self) -> str:
         """Return the result as a table, numbers in percent."""
@@ -67,9 +71,13 @@ class EvalResult:
                 f"not counted: {len(self.failed)} unreadable images, first {name}: {reason}"
             )
         if self.unknown_classes:
-            rows.append(
-                f"not counted: classes unknown to the model: {', '.join(self.unknown_classes)}"
-            )
+            names = ", ".join(self.unknown_classes)
+            rows.append(f"not counted: classes unknown to the model: {names}")
+        if self.renamed_classes:
+            names = ", ".join(self.renamed_classes)
+            rows.append(f"same id, other name: {names}; check the category ids")
+        if self.dropped_nonfinite:
+            rows.append(f"{self.dropped_nonfinite} anchors gave NaN or infinity and were left out")
         return "\n".join(rows)
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,6 +92,8 @@ class EvalResult:
             "images": self.images,
             "failed": [{"file_name": name, "reason": reason} for name, reason in self.failed],
             "unknown_classes": list(self.unknown_classes),
+            "renamed_classes": list(self.renamed_classes),
+            "dropped_nonfinite": self.dropped_nonfinite,
         }
 
 
@@ -112,7 +122,8 @@ def evaluate(
 ) -> EvalResult:
     """Measure COCO average precision with faster-coco-eval.
 
-    Classes are matched by COCO category id. Only classes that the set annotates count, and only
+    Classes are matched by name, and by COCO category id where the detector has no class of that
+    name (the result then says so). Only classes that the set annotates count, and only
     they are detected, so that others do not use up `max_det`. Annotations with "iscrowd" or
     "ignore" are neither right nor wrong to find.
 
@@ -134,8 +145,8 @@ def evaluate(
     """
     coco_class, eval_class = _import_evaluator()
     content = read_coco(annotations)
-    counted, unknown = _classes(content, detector, annotations)
-    found, evaluated, failed = _detect_all(
+    counted, unknown, renamed = _classes(content, detector, annotations)
+    found, evaluated, failed, dropped = _detect_all(
         detector,
         content["images"],
         ImageStore(images),
@@ -148,6 +159,10 @@ def evaluate(
             "classes": list(counted.values()),
         },
     )
+    ours = dict(zip(detector.category_ids, detector.names, strict=True))
+    theirs = {name: category for category, name in counted.items()}
+    for entry in found:
+        entry["category_id"] = theirs[ours[entry["category_id"]]]
     if not evaluated:
         name, reason = failed[0]
         raise DataError(
@@ -167,6 +182,8 @@ def evaluate(
         images=len(evaluated),
         failed=tuple(failed),
         unknown=unknown,
+        renamed=renamed,
+        dropped=dropped,
     )
 
 
@@ -182,22 +199,30 @@ def _import_evaluator() -> tuple[Any, Any]:
 
 def _classes(
     content: dict[str, Any], detector: Detector, annotations: str | Path
-) -> tuple[dict[int, str], tuple[str, ...]]:
-    """Return the counted classes, category id to the detector's name, and the unknown ones."""
+) -> tuple[dict[int, str], tuple[str, ...], tuple[str, ...]]:
+    """Return counted classes (the set's id to the detector's name), unknown and renamed ones."""
     annotated = {annotation["category_id"] for annotation in content["annotations"]}
-    known = dict(zip(detector.category_ids, detector.names, strict=True))
-    counted = {category: name for category, name in known.items() if category in annotated}
+    theirs = {c["id"]: str(c["name"]) for c in content["categories"] if c["id"] in annotated}
+    counted = {category: name for category, name in theirs.items() if name in detector.names}
+    by_id = dict(zip(detector.category_ids, detector.names, strict=True))
+    renamed, unknown = [], []
+    for category, name in theirs.items():
+        ours = by_id.get(category)
+        if category in counted:
+            continue
+        if ours is None or ours in theirs.values():
+            unknown.append(name)
+        else:
+            counted[category] = ours
+            renamed.append(f"{name} = {ours}")
     if not counted:
         raise DataError(
-            f"{annotations} annotates none of the {len(known)} categories of the model; "
-            "its category ids must be the model's"
+            f"{annotations} annotates none of the {len(by_id)} classes of the model; its class "
+            "names or category ids must be the model's"
         )
-    unknown = tuple(
-        str(category["name"])
-        for category in content["categories"]
-        if category["id"] in annotated and category["id"] not in known
-    )
-    return counted, unknown
+    order = {name: k for k, name in enumerate(detector.names)}
+    counted = dict(sorted(counted.items(), key=lambda item: order[item[1]]))
+    return counted, tuple(unknown), tuple(renamed)
 
 
 def _detect_all(
@@ -207,11 +232,12 @@ def _detect_all(
     *,
     progress: Callable[[int, int], None] | None,
     options: dict[str, Any],
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[tuple[str, str]]]:
-    """Return COCO results, the images evaluated, and the (file name, reason) of the others."""
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[tuple[str, str]], int]:
+    """Return COCO results, the images evaluated, (file name, reason) of others, dropped anchors."""
     found: list[dict[str, Any]] = []
     evaluated: list[dict[str, Any]] = []
     failed: list[tuple[str, str]] = []
+    dropped = 0
     for done, image in enumerate(images, start=1):
         try:
             detections = detector(store.read(image["file_name"]), **options)
@@ -221,9 +247,10 @@ def _detect_all(
         else:
             found += detections.to_coco(image["id"])
             evaluated.append(image)
+            dropped += detections.dropped_nonfinite
         if progress is not None:
             progress(done, len(images))
-    return found, evaluated, failed
+    return found, evaluated, failed, dropped
 
 
 def _truth(
@@ -262,6 +289,8 @@ def _result(
     images: int,
     failed: tuple[tuple[str, str], ...],
     unknown: tuple[str, ...],
+    renamed: tuple[str, ...],
+    dropped: int,
 ) -> EvalResult:
     """Average precision (IoU, recall, class, area) and recall (IoU, class, area)."""
     whole = precision[..., 0]
@@ -279,6 +308,8 @@ def _result(
         images=images,
         failed=failed,
         unknown_classes=unknown,
+        renamed_classes=renamed,
+        dropped_nonfinite=dropped,
     )
 
 

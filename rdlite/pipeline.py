@@ -89,7 +89,7 @@ def stream(
 ) -> Iterator[tuple[Frame, Detections]]:
     """Detect objects in a video, one frame at a time; only the current frame is in memory.
 
-    The file is opened at once, so a bad one raises here and not at the first frame; it is closed
+    A bad file raises here and not at the first frame. The file is closed
     when the iteration ends or is abandoned. What could not be read is logged as a warning; for
     the numbers pass a `VideoReader` and look at it afterwards.
 
@@ -113,16 +113,18 @@ def stream(
         ...     print(f"{frame.time:.3f}", found.class_names)
     """
     if not isinstance(source, VideoReader):
-        source = VideoReader(source, stride=stride, start=start, end=end)
-    elif (stride, start, end) != (1, None, None):
+        opener = functools.partial(VideoReader, source, stride=stride, start=start, end=end)
+        opener().close()  # a bad file raises here; an iterator that is never begun holds none open
+        return _stream(detector, opener, options)
+    if (stride, start, end) != (1, None, None):
         raise OptionError("give stride, start and end to the VideoReader, not to stream as well")
-    return _stream(detector, source, options)
+    return _stream(detector, lambda: source, options)
 
 
 def _stream(
-    detector: Detector, reader: VideoReader, options: dict[str, Any]
+    detector: Detector, opener: Callable[[], VideoReader], options: dict[str, Any]
 ) -> Iterator[tuple[Frame, Detections]]:
-    with reader:
+    with opener() as reader:
         for frame in reader:
             yield frame, detector(frame.image, **options)
     for sentence in reader.warnings():
@@ -185,6 +187,7 @@ def annotate_video(
         >>> print(summary.frames, summary.detections, *summary.warnings)
     """
     check_count("stride", stride)
+    _check_crf(crf)
     clock = _Clock()
     output, journal = Path(output), _journal(jsonl, Path(output))
     chosen = {name: value for name, value in options.items() if value is not None}
@@ -287,6 +290,11 @@ class _Clock:
 
     def per_frame(self, frames: int) -> dict[str, float]:
         return {name: 1e3 * spent / frames for name, spent in self._spent.items()}
+
+
+def _check_crf(crf: int | None) -> None:
+    if crf is not None and not (isinstance(crf, int) and 0 <= crf <= 63):
+        raise OptionError(f"crf must be a whole number from 0 to 63 or None, got {crf!r}")
 
 
 def _journal(jsonl: str | os.PathLike[str] | bool | None, output: Path) -> Path | None:

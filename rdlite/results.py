@@ -242,7 +242,9 @@ class Detections:
             _leaf(entry, "name", one.name)
             _leaf(entry, "confidence", round(one.confidence, _SCORE_DIGITS))
             box = ElementTree.SubElement(entry, "bndbox")
-            for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), _voc(one.xyxy), strict=True):
+            for tag, value in zip(
+                ("xmin", "ymin", "xmax", "ymax"), _voc(one.xyxy, self.image_size), strict=True
+            ):
                 _leaf(box, tag, value)
         ElementTree.indent(root)
         return ElementTree.tostring(root, encoding="unicode") + "\n"
@@ -297,8 +299,11 @@ def _xywh(xyxy: tuple[float, float, float, float]) -> tuple[float, float, float,
     return x1, y1, x2 - x1, y2 - y1
 
 
-def _voc(xyxy: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+def _voc(
+    xyxy: tuple[float, float, float, float], size: tuple[int, int]
+) -> tuple[int, int, int, int]:
     x1, y1, x2, y2 = (round(value) for value in xyxy)
+    x1, y1 = min(x1, size[0] - 1), min(y1, size[1] - 1)
     return x1 + 1, y1 + 1, max(x2, x1 + 1), max(y2, y1 + 1)
 
 

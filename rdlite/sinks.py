@@ -107,7 +107,13 @@ class _Sink(WholeOrNothing):
         self._file: TextIO = sys.stdout
         if self._target is not None:
             try:
-                self._file = open(self._target.partial, "w", encoding="utf-8", newline="")
+                self._file = open(  # a file name in CSV keeps its bytes, valid UTF-8 or not
+                    self._target.partial,
+                    "w",
+                    encoding="utf-8",
+                    errors="surrogateescape",
+                    newline="",
+                )
             except OSError as error:
                 raise OptionError(f"{path} cannot be written: {error.strerror}") from error
         try:

@@ -210,7 +210,7 @@ class VideoReader:
                 frames = self.stream.decode(packet)
             except av.error.FFmpegError as error:
                 in_a_row += 1
-                self.bad_packets += 1
+                self.bad_packets += not (packet and packet.is_corrupt)  # or it is counted already
                 if in_a_row > MAX_BAD_PACKETS:
                     raise VideoError(
                         f"{self.path} is damaged: after {self.frames_read} frames {in_a_row} "
@@ -226,7 +226,7 @@ class VideoReader:
             if packet is None:
                 unread += 1
                 continue
-            self.bad_packets += unread
+            self.bad_packets += unread + bool(packet.is_corrupt)
             unread = 0
             if self._wait_for_key and not packet.is_keyframe:
                 continue

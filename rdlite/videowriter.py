@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+_CRF_ENCODERS = ("libx264", "libx265", "libsvtav1", "libaom-av1", "libvpx-vp9")
 _LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG, which players take for granted in H.264
 _MIN_TIMESCALE = 10_000  # ticks a second, so that a delay of the sound is kept to 0.05 ms
 # Describes the source's file, not its content.
@@ -78,6 +79,7 @@ class VideoWriter(WholeOrNothing):
         self._latest: int | None = None
         self._durations: dict[int, int] = {}
         self._time_base = reader.time_base
+        self._codec, self._crf_unused = codec, crf is not None and codec not in _CRF_ENCODERS
         self._target = mp4_target(path, overwrite=overwrite)
         self.audio = AudioCopier(reader, first=first, last=last, copy=audio)
         with self._naming_errors():
@@ -116,6 +118,7 @@ class VideoWriter(WholeOrNothing):
             f"{bad} damaged packets of sound were left out.": bad,
             f"{self.rescaled} frames were scaled to {width}x{height}.": self.rescaled,
             f"{self.retimed} frames were moved behind the frame before them.": self.retimed,
+            f"{self._codec} has no constant rate factor; crf was not used.": self._crf_unused,
         }
         return self.audio.notes + [text for text, applies in sentences.items() if applies]
 

@@ -171,7 +171,7 @@ def test_classes_unknown_to_the_model_are_named(detector: Detector, tmp_path: Pa
 
 def test_set_without_a_class_of_the_model_is_refused(detector: Detector, tmp_path: Path) -> None:
     path = write_set(tmp_path, SCENES, annotations=[])
-    with pytest.raises(DataError, match="annotates none of the 5 categories"):
+    with pytest.raises(DataError, match="annotates none of the 5 classes"):
         evaluate(detector, path, tmp_path)
 
 

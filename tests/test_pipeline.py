@@ -20,6 +20,7 @@ from rdlite.detector import Detector
 from rdlite.errors import OptionError, VideoError
 from rdlite.pipeline import annotate_video, stream
 from rdlite.video import VideoReader
+from tests.conftest import constant_model
 from tests.media import (
     Sound,
     TwoBoxes,
@@ -534,7 +535,7 @@ def test_annotate_records_every_detection(tmp_path: Path) -> None:
     assert header["model_sha256"] == "0" * 64
     assert header["source_size"] == source.stat().st_size
     assert header["mtime_ns"] == source.stat().st_mtime_ns
-    assert header["options"] == {"stride": 1, "conf": 0.3}
+    assert header["options"] == {"stride": 1, "start": None, "end": None, "conf": 0.3}
     assert summary.jsonl == output.with_suffix(".jsonl")
     assert [(line["frame"], line["time"]) for line in frames] == [(0, 0.0), (1, 0.04), (2, 0.08)]
     assert frames[0]["detections"][0]["class_name"] == "person"
@@ -564,3 +565,35 @@ def test_annotate_shows_no_bar_unless_on_a_terminal(
     assert capfd.readouterr().err == ""
     annotated(source, progress=True, overwrite=True)
     assert "4/4" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.mkv"])
+def test_annotate_copies_stereo_pcm_whose_channels_have_no_names(tmp_path: Path, name: str) -> None:
+    source = clip(tmp_path / name, 10, sounds=[Sound(codec="pcm_s16le", layout="stereo")])
+    output, summary = annotated(source)
+    assert summary.audio_copied == 1
+    before, after = sound_packets(source), sound_packets(output)
+    assert b"".join(data for _, data in after) == b"".join(data for _, data in before)
+
+
+def test_annotate_counts_anchors_that_gave_nan(
+    write_model: Callable[..., Path], squares: Bgr, tmp_path: Path
+) -> None:
+    heads = {"arm_conf": np.zeros((1, 24, 2)), "odm_conf": np.zeros((1, 24, 6))}
+    heads |= {"arm_loc": np.zeros((1, 24, 4)), "odm_loc": np.full((1, 24, 4), np.nan)}
+    detector = Detector(write_model(constant_model(**heads)))
+    assert detector(squares).dropped_nonfinite
+    source = clip(tmp_path / "a.mp4", 3)
+    summary = annotate_video(detector, source, tmp_path / "b.mp4", progress=False)
+    assert summary.dropped_nonfinite and "NaN" in " ".join(summary.warnings)
+
+
+def test_annotate_says_that_an_encoder_has_no_crf(tmp_path: Path) -> None:
+    _, summary = annotated(clip(tmp_path / "a.mp4", 3), codec="mpeg4")
+    assert "crf was not used" in " ".join(summary.warnings)
+
+
+@pytest.mark.parametrize("crf", [99, -1, 2.5])
+def test_annotate_refuses_an_impossible_crf(tmp_path: Path, crf: Any) -> None:
+    with pytest.raises(OptionError, match="crf must be"):
+        annotated(clip(tmp_path / "a.mp4", 3), crf=crf)
