@@ -17,4 +17,5 @@ detections = Detector(conf=0.3)(image)
 for box in detections:
     x1, y1, x2, y2 = (round(side) for side in box.xyxy)
     print(f"{box.name:15} {box.confidence:.2f}  ({x1}, {y1}) to ({x2}, {y2})")
-cv2.imwrite(target, draw(image, detections))
+if not cv2.imwrite(target, draw(image, detections)):
+    sys.exit(f"{target} could not be written")

@@ -51,6 +51,7 @@ def annotate(
     if inputs and not one_file:
         errors = output_folder(folder, overwrite=overwrite)
     batch = Batch(quiet, errors)
+    batch.note(found.skipped_note())
     for source, reason in found.failed:
         batch.fail(source, reason)
     outputs = Outputs(folder, inputs, overwrite=overwrite)

@@ -81,6 +81,11 @@ class Batch:
                 # ASCII, because a file's name need not be UTF-8.
                 file.write(json.dumps({"input": os.fspath(source), "error": error}) + "\n")
 
+    def note(self, text: str) -> None:
+        """Print what a person should know, unless there is nothing or `quiet`."""
+        if text and not self.quiet:
+            self.say(f"rdlite: {text}", to_stderr=True)
+
     def say(self, text: str, *, to_stderr: bool = False) -> None:
         """Print, without tearing the bar."""
         from tqdm import tqdm

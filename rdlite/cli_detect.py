@@ -52,6 +52,7 @@ def detect(
         refuse_existing(Path(target), overwrite=overwrite)
         errors = output_folder(folder, overwrite=overwrite)
     batch = Batch(quiet, errors)
+    batch.note(found.skipped_note())
     for source, reason in found.failed:
         batch.fail(source, reason)
     if not found.files:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,10 +42,18 @@ class Found:
     Attributes:
         files: The files, each once, in the order of the arguments.
         failed: (argument or folder, reason) of what names no file or cannot be listed.
+        skipped: How many files of folders were passed over, by ending.
     """
 
     files: list[Input] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def skipped_note(self) -> str:
+        """Return a sentence on the files passed over, empty if there were none."""
+        kinds = ", ".join(f"{n} {suffix or 'without one'}" for suffix, n in self.skipped.items())
+        total = self.skipped.total()
+        return f"{total} files passed over for their endings: {kinds}" if total else ""
 
 
 def find(sources: Sequence[str], suffixes: Mapping[str, str], *, outside: Path) -> Found:
@@ -63,7 +72,7 @@ def find(sources: Sequence[str], suffixes: Mapping[str, str], *, outside: Path) 
     found = Found()
     places: dict[Path, Path] = {}
     for source in sources:
-        matches, reason = _matches(source, suffixes, outside, found.failed)
+        matches, reason = _matches(source, suffixes, outside, found)
         if not matches:
             found.failed.append((source, f"{source or 'an empty argument'}: {reason}"))
         for path, place in matches.items():
@@ -73,12 +82,12 @@ def find(sources: Sequence[str], suffixes: Mapping[str, str], *, outside: Path) 
 
 
 def _matches(
-    source: str, suffixes: Mapping[str, str], outside: Path, failed: list[tuple[str, str]]
+    source: str, suffixes: Mapping[str, str], outside: Path, found: Found
 ) -> tuple[dict[Path, Path], str]:
     """Return files with their places, and the sentence for when there are none."""
     path = Path(source)
     if source and path.is_dir():
-        files = _below(path, suffixes, failed)
+        files = _below(path, suffixes, found)
         return _places(files, path, outside), "no file in this folder has a fitting ending"
     if source and path.exists():
         return {path: Path(path.name)}, ""
@@ -87,22 +96,25 @@ def _matches(
     fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
     matches = map(Path, sorted(glob.glob(source, recursive=True)))
     files = itertools.chain.from_iterable(
-        _below(match, suffixes, failed) if match.is_dir() else [match] for match in matches
+        _below(match, suffixes, found) if match.is_dir() else [match] for match in matches
     )
     return _places(files, Path(*fixed), outside), "no file matches this pattern"
 
 
-def _below(
-    folder: Path, suffixes: Mapping[str, str], failed: list[tuple[str, str]]
-) -> Iterator[Path]:
+def _below(folder: Path, suffixes: Mapping[str, str], found: Found) -> Iterator[Path]:
     def unreadable(error: OSError) -> None:
-        failed.append((error.filename, f"{error.filename}: cannot be listed ({error.strerror})"))
+        found.failed.append(
+            (error.filename, f"{error.filename}: cannot be listed ({error.strerror})")
+        )
 
     for directory, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
+            ending = Path(name).suffix.lower()
+            if not name.startswith(".") and ending in suffixes:
                 yield Path(directory, name)
+            elif not name.startswith("."):
+                found.skipped[ending] += 1
 
 
 def _places(files: Iterator[Path], root: Path, outside: Path) -> dict[Path, Path]:

@@ -58,7 +58,7 @@ def test_copies_and_jsonl_are_written_and_a_bad_file_stops_nothing(
     (failure,) = lines(out / "errors.jsonl")
     assert failure["input"] == str(photos / "bad.jpg") and "bad.jpg" in failure["error"]
     printed = capsys.readouterr()
-    assert printed.err.count("\n") == 1 and "bad.jpg" in printed.err
+    assert printed.err.count("\n") == 2 and "bad.jpg" in printed.err and "1 .txt" in printed.err
     assert printed.out.startswith("2 images, 4 objects (2 person, 2 car), 1 failed, ")
     assert printed.out.count("\n") == 1 and str(out / "detections.jsonl") in printed.out
 
@@ -366,3 +366,15 @@ def test_an_interruption_keeps_what_is_done(
     assert 5 <= done < 3000
     assert f"interrupted, {3000 - done} not done" in printed
     assert not list(out.glob(".*partial*"))
+
+
+def test_files_passed_over_for_their_endings_are_counted(
+    squares: np.ndarray, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), squares)
+    for name in ("b.heic", "c.HEIC", "noending", ".hidden"):
+        (folder / name).write_bytes(b"x")
+    assert cli("detect", folder, "-o", tmp_path / "out", "--model", tiny_model) == 0
+    assert "3 files passed over for their endings: 2 .heic, 1 without" in capsys.readouterr().err
