@@ -59,7 +59,9 @@ class TrainConfig:
     clip: float = 10.0
     """Largest gradient norm; 0 turns clipping off."""
     ema: float = 0.999
-    """Decay of the averaged weights, which are evaluated and exported; 0 averages nothing."""
+    """Decay of the averaged weights, which are evaluated and exported; 0 averages nothing. The
+    average begins anew when the resolution changes: one that reached over the change, 400 steps
+    before the end, had AP50 24.4 where the last weights themselves had 29.4."""
 
     precision: str = "bf16"
     """"bf16" autocast or "fp32"."""

@@ -76,6 +76,7 @@ class Trainer:
             self.model, multi_avg_fn=functools.partial(_average, config.ema), use_buffers=True
         )
         self.step = 0
+        self.resolution: int | None = None
         self.history: list[dict[str, Any]] = []
         self.schedule = Schedule(config, steps_per_epoch(self.dataset, config.batch))
         self.out.mkdir(parents=True, exist_ok=True)
@@ -113,6 +114,7 @@ class Trainer:
             "averaged": self.ema.n_averaged,
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
+            "resolution": self.resolution,
             "elapsed": self.schedule.elapsed,
             "config": self.config.to_dict(),
             "names": list(self.dataset.coco.names),
@@ -138,7 +140,7 @@ class Trainer:
         self.ema.module.load_state_dict(state["ema"])
         self.ema.n_averaged.copy_(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+        self.step, self.resolution = state["step"], state["resolution"]
         self.history = state["history"]
         self._truncate_log()
         self.schedule = Schedule(
@@ -192,6 +194,9 @@ class Trainer:
         if not torch.isfinite(norm):
             raise self._not_finite("gradient", terms)
         self.optimizer.step()
+        if resolution != self.resolution:
+            self.ema.n_averaged.zero_()  # begin a new average: see `TrainConfig.ema`
+        self.resolution = resolution
         self.ema.update_parameters(self.model)
         self.step += 1
         return terms, lr

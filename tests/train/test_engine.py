@@ -113,6 +113,12 @@ def test_a_short_run_exports_what_it_learned_not_what_it_began_with(settings) ->
     assert (averaged - now).norm() < 0.5 * (now - before).norm()
 
 
+def test_the_average_begins_anew_when_the_resolution_changes(settings) -> None:
+    trainer = Trainer(settings("run", resolution="96:0.5,128:1"))  # 12 steps, the change after 6
+    trainer.fit()
+    assert int(trainer.ema.n_averaged) == 6
+
+
 def test_a_gradient_that_is_not_finite_leaves_the_checkpoint_sound(settings) -> None:
     trainer = Trainer(settings("run", save_every=1))
     trainer.save()
