@@ -8,10 +8,13 @@ python -m train export runs/a -o detector.onnx
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
+import inspect
 import sys
 import typing
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from rdlite.errors import OptionError, RdliteError
@@ -119,7 +122,7 @@ def _add_weights(command: argparse.ArgumentParser) -> None:
 
 def _add_config(command: argparse.ArgumentParser) -> None:
     """One option for every field of TrainConfig, with the field's type and default."""
-    types = typing.get_type_hints(TrainConfig)
+    types, explained = typing.get_type_hints(TrainConfig), _field_docs()
     for field in dataclasses.fields(TrainConfig):
         required = field.default is dataclasses.MISSING
         kind = next(
@@ -132,8 +135,23 @@ def _add_config(command: argparse.ArgumentParser) -> None:
             type=_boolean if kind is bool else kind,
             required=required,
             default=None if required else field.default,
-            help="required" if required else "default %(default)s",
+            help=explained[field.name].replace("%", "%%")
+            + ("" if required else " (default: %(default)s)"),
         )
+
+
+def _field_docs() -> dict[str, str]:
+    """The strings under the fields of TrainConfig, by field."""
+    (definition,) = ast.parse(inspect.getsource(TrainConfig)).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
 
 
 def _boolean(text: str) -> bool:

@@ -105,6 +105,8 @@ class Trainer:
                 if self.step % self.config.save_every == 0:
                     self.save()
         self.save()
+        minutes = self.schedule.elapsed / 60
+        tqdm.write(f"{self.step} steps in {minutes:.1f} minutes: {self.out / CHECKPOINT}")
 
     def save(self) -> None:
         """Write the checkpoint (whole or not at all) and the curves."""
