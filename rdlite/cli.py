@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
     try:
-        with _termination_interrupts():
+        with _interruptible():
             # The libraries that a command needs are loaded only now: `--help` answers at once.
             code: int = getattr(importlib.import_module(f"rdlite.{module}"), name)(**options)
             sys.stdout.flush()
@@ -78,22 +78,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     return FAILED
 
 
+class Interruption:
+    """Whether the user has asked a command to stop.
+
+    The exception alone may get lost: raised inside a destructor, Python prints and drops it.
+    """
+
+    asked = False
+
+
 @contextlib.contextmanager
-def _termination_interrupts() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does: what is done is kept."""
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM and SIGINT end a command alike, and be remembered: what is done is kept."""
 
     def interrupt(*_: object) -> NoReturn:
+        Interruption.asked = True
         raise KeyboardInterrupt
 
+    Interruption.asked = False
     try:
-        before = signal.signal(signal.SIGTERM, interrupt)
+        before = {s: signal.signal(s, interrupt) for s in (signal.SIGTERM, signal.SIGINT)}
     except ValueError:  # only the main thread may
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _parser() -> argparse.ArgumentParser:

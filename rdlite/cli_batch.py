@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from rdlite.cli import FAILED, INTERRUPTED, OK, SOME_FAILED
+from rdlite.cli import FAILED, INTERRUPTED, OK, SOME_FAILED, Interruption
 from rdlite.cli_inputs import Input
 from rdlite.detector import Detector
 from rdlite.errors import ImageError, OptionError, RdliteError, VideoError
@@ -55,10 +55,11 @@ class Batch:
             try:
                 for one in bar:
                     self._try(one, work)
-                    if self.stopped:
+                    if self.stopped or Interruption.asked:
                         break
             except KeyboardInterrupt:
-                self.interrupted = True
+                Interruption.asked = True
+        self.interrupted = Interruption.asked
 
     def _try(self, one: Input, work: Callable[[Input], None]) -> None:
         try:
