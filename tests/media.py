@@ -12,6 +12,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from rdlite.pipeline import annotate_video
 from rdlite.results import Detections
 
 BITS = 8
@@ -168,3 +169,9 @@ class TwoBoxes:
             category_ids=self.category_ids,
             image_size=(width, height),
         )
+
+
+def annotated(source: Path, **options: Any) -> tuple[Path, Any]:
+    """Annotate a clip with `TwoBoxes`; returns the output beside it and the summary."""
+    output = source.with_name("out.mp4")
+    return output, annotate_video(TwoBoxes(), source, output, **options)
