@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TextIO
@@ -73,16 +74,16 @@ class PartialFile:
         self.partial.unlink(missing_ok=True)
 
 
-class WholeOrNothing:
+class WholeOrNothing(ABC):
     """Base of writers: a `with` statement closes them, or removes their file after an error."""
 
+    @abstractmethod
     def close(self) -> None:
         """Finish the file and give it its final name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def abort(self) -> None:
         """Remove the unfinished file."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
@@ -146,8 +147,8 @@ class _Sink(WholeOrNothing):
         seconds = None if time is None else round(time, 6)
         self._add(detections, {"image": image, "frame": frame, "pts": pts, "time": seconds})
 
-    def _add(self, detections: Detections, where: dict[str, Any]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _add(self, detections: Detections, where: dict[str, Any]) -> None: ...
 
     def _tail(self) -> str:
         return ""
