@@ -159,7 +159,7 @@ def _build(
         pixels, np.zeros(len(entries), np.int64), np.zeros((len(entries), 2), np.int64), {}
     )
     partial = pixels.with_name(f"{pixels.name}.{os.getpid()}.part")
-    bar = tqdm(entries, desc=f"decode {pixels.stem}", unit="img", disable=not progress)
+    bar = tqdm(entries, desc=f"decode {pixels.stem}", unit="img", disable=None if progress else True)
     try:
         with partial.open("wb") as out:
             for position, (name, size) in enumerate(bar):

@@ -18,13 +18,23 @@ class TrainConfig:
     """
 
     data: str
-    """COCO json with the training boxes."""
+    """Training boxes: COCO json, a folder of VOC XML files, or a YOLO folder."""
     images: str
-    """Folder of its images, or of tar shards with them."""
+    """Folder of the images, or of tar shards with them."""
     out: str
     """Folder for the checkpoint, curves and exported model; a run found there is continued."""
+    val: str | None = None
+    """Boxes to measure AP on at the end, in any format that `data` takes; None holds out a share of
+    the training images."""
+    val_images: str | None = None
+    """Folder of the images of `val`; None takes `images`."""
+    holdout: float = 0.1
+    """Share of the training images kept for AP when there is no `val`; 0 measures no AP."""
     init: str | None = None
-    """Weights to start from (.safetensors, .pt, .onnx or "default"); None starts at random."""
+    """Weights to start from (.safetensors, .pt, .onnx or "default"); None starts at random. Classes
+    are matched by name."""
+    freeze: str | None = None
+    """"backbone": leave the backbone's weights and statistics as they are."""
     cache: str = "runs/cache"
     """Folder for the decoded images."""
 
@@ -34,6 +44,32 @@ class TrainConfig:
     """False: classic residual blocks (Table 3, row a)."""
     light_head: bool = True
     """False: plain 3x3 convolutions in place of Light-heads (Table 3, rows a and b)."""
+
+    giou: bool = False
+    """GIoU loss on decoded boxes in place of smooth-L1 (paper §4.3)."""
+    iou_guided: bool = False
+    """Labels softened and anchors weighted by the IoU of their box (Eq. 2-4)."""
+    class_weights: bool = False
+    """Weights against class imbalance, from the counts in `data` (Eq. 5)."""
+    multi_task: bool = False
+    """The four terms balanced by trained variances (Eq. 6)."""
+    soft_nms: bool = False
+    """Measure AP with Gaussian soft-NMS in place of hard NMS."""
+    score_weights: bool = False
+    """Weight every box by its `score`, where the annotations carry one."""
+
+    mimic: str | None = None
+    """ONNX detector whose features the ODM is drawn towards; see `train.mimic`."""
+    mimic_features: str = ""
+    """Names of its feature tensors for strides 16, 32 and 64, separated by commas."""
+    mimic_scores: str = ""
+    """Names of its class score tensors (probabilities) of the same strides."""
+    mimic_mean: str = "0,0,0"
+    """What it wants subtracted from the blue, green and red of 0-255."""
+    mimic_std: str = "1,1,1"
+    """What it wants them divided by."""
+    mimic_weight: float = 2.0
+    """Weight of the term."""
 
     batch: int = 16
     """Images a step; on two cores 16 learns slightly more per minute than 32."""
