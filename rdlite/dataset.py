@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,8 +28,7 @@ def read_coco(path: str | Path) -> dict[str, Any]:
         The parsed object, unchanged.
 
     Raises:
-        DataError: The file cannot be read, a list is missing, there are no images, an id or file
-            name occurs twice, an annotation points at nothing, or a box is not four finite numbers.
+        DataError: The file cannot be read, or as `check_coco`.
     """
     path = Path(path)
     try:
@@ -39,13 +39,31 @@ def read_coco(path: str | Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}); give a COCO json file") from error
+    check_coco(content, path)
+    return content  # type: ignore[no-any-return]
+
+
+def check_coco(content: Any, path: Path) -> None:
+    """Check the content of a COCO annotation file.
+
+    Args:
+        content: The parsed file.
+        path: Where it came from, for the messages.
+
+    Raises:
+        DataError: A list is missing, there are no images or classes, an id, file name or class name
+            occurs twice, a class has no name, an annotation points at nothing, or a box is not four
+            finite numbers. Of several bad annotations the first is named, the others are counted.
+    """
     _check_lists(path, content)
     _check_unique(path, content)
     image_ids = {image["id"] for image in content["images"]}
     category_ids = {category["id"] for category in content["categories"]}
-    for annotation in content["annotations"]:
-        _check_annotation(path, annotation, image_ids, category_ids)
-    return content  # type: ignore[no-any-return]
+    checked = (_fault(one, image_ids, category_ids) for one in content["annotations"])
+    faults = [fault for fault in checked if fault]
+    if faults:
+        more = f" ({len(faults) - 1} more annotations are wrong)" if len(faults) > 1 else ""
+        raise DataError(f"{path}: annotation {faults[0]}{more}")
 
 
 _FIELDS = {
@@ -94,25 +112,27 @@ def _check_unique(path: Path, content: dict[str, Any]) -> None:
             if not isinstance(value, types):
                 wanted = " or ".join(kind.__name__ for kind in types)
                 raise DataError(f"{path}: {name} has {field} {value!r}; give {wanted}")
+            if isinstance(value, str) and not value.strip():
+                raise DataError(f"{path}: {name} has an empty {field}; give it a {field}")
             if value in seen:
                 raise DataError(f"{path}: {field} {value!r} occurs twice in {name}; make it unique")
             seen.add(value)
 
 
-def _check_annotation(
-    path: Path, annotation: dict[str, Any], image_ids: set[Any], category_ids: set[Any]
-) -> None:
-    where = f"{path}: annotation {annotation.get('id', '(no id)')}"
+def _fault(annotation: dict[str, Any], image_ids: set[Any], category_ids: set[Any]) -> str | None:
+    """Say what is wrong with an annotation, if anything is."""
+    where = str(annotation.get("id", "(no id)"))
     for field, known in (("image_id", image_ids), ("category_id", category_ids)):
         value = annotation[field]
         if not isinstance(value, int | str) or value not in known:
-            raise DataError(f"{where} has {field} {value!r}, which the file does not list; add it")
+            return f"{where} has {field} {value!r}, which the file does not list; add it"
     box = annotation["bbox"]
     if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
-        raise DataError(f"{where} has bbox {box!r}; give four finite numbers x, y, width, height")
+        return f"{where} has bbox {box!r}; give four finite numbers x, y, width, height"
     for field in ("score", "area"):
         if not _is_number(annotation.get(field, 0)):
-            raise DataError(f"{where} has {field} {annotation[field]!r}; give a finite number")
+            return f"{where} has {field} {annotation[field]!r}; give a finite number"
+    return None
 
 
 def _is_number(value: Any) -> bool:
@@ -170,11 +190,24 @@ class ImageStore:
             for name, member in _index(shard):
                 self._members.setdefault(name, []).append(member)
 
-    def read(self, name: str) -> bytes:
+    def names(self) -> list[str]:
+        """List the images by what `read` calls them: files in the folder and below it, members.
+
+        Only names that end like an image count; sorted.
+        """
+        names = {name for name in self._members if _is_image(name)}
+        if self.path.is_dir():
+            for folder, _, files in os.walk(self.path, followlinks=True):
+                inside = Path(folder).relative_to(self.path)
+                names.update((inside / file).as_posix() for file in files if _is_image(file))
+        return sorted(names)
+
+    def read(self, name: str, *, size: int = -1) -> bytes:
         """Return the bytes of one image file.
 
         Args:
             name: `file_name` of the annotation file: a path inside the folder or a member's name.
+            size: How many bytes to read at most, from the first on; -1 reads all.
 
         Raises:
             ImageError: There is no such image, two shards hold it, or it cannot be read.
@@ -182,10 +215,11 @@ class ImageStore:
         member = self._locate(name)
         try:
             if isinstance(member, Path):
-                return member.read_bytes()
+                with member.open("rb") as file:
+                    return file.read(size)
             with member.shard.open("rb") as file:
                 file.seek(member.offset)
-                return file.read(member.size)
+                return file.read(member.size if size < 0 else min(size, member.size))
         except OSError as error:
             raise ImageError(f"{name} in {self.path} cannot be read ({error.strerror})") from error
 
@@ -215,6 +249,14 @@ class ImageStore:
         if self.path.is_dir() and (self.path / name).is_file():
             return self.path / name
         raise ImageError(f"{name} is not in {self.path}, neither as a file nor in a tar shard")
+
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+def _is_image(name: str) -> bool:
+    # A leading dot marks what a system keeps for itself, such as "._photo.jpg" of macOS.
+    return name.lower().endswith(_SUFFIXES) and not name.rpartition("/")[2].startswith(".")
 
 
 def _index(shard: Path) -> Iterable[tuple[str, _Member]]:

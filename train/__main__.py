@@ -1,6 +1,8 @@
 """`python -m train fit|eval|export|anchors`: train, measure and export a detector.
 
 python -m train fit --data train.json --images folder --out runs/a --minutes 90
+python -m train ablate --rows a,c,o --data train.json --images folder --out runs/ablate --epochs 12
+python -m train pretrain --images folder-of-class-folders --out runs/pre --minutes 60
 python -m train eval runs/a --set dev.json folder
 python -m train export runs/a -o detector.onnx
 """
@@ -12,21 +14,22 @@ import ast
 import dataclasses
 import inspect
 import sys
-import typing
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 from rdlite.errors import OptionError, RdliteError
 from train.config import TrainConfig
+from train.pretrain_config import PretrainConfig
+from train.recipes import TABLE3, field_types
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code, 0 or 1."""
+    """Run one command; returns the exit code."""
     arguments = vars(_parser().parse_args(argv))
     run = arguments.pop("run")
     try:
-        run(**arguments)
+        return run(**arguments) or 0
     except RdliteError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -35,14 +38,38 @@ def main(argv: Sequence[str] | None = None) -> int:
             "interrupted; give the same command to go on from the last checkpoint", file=sys.stderr
         )
         return 130
-    return 0
 
 
-def fit(**options: Any) -> None:
+def fit(*, recipe: list[str], **given: Any) -> None:
     """Train, or continue the run in the `out` folder."""
-    from train.engine import Trainer
+    from train import distributed
+    from train.fit import fit, run_config
 
-    Trainer(TrainConfig(**options)).fit()
+    try:
+        fit(run_config(recipe, given))
+    finally:
+        distributed.leave()
+
+
+def ablate(*, rows: str, seeds: str, recipe: list[str], **given: Any) -> int:
+    """Train several recipes and compare them."""
+    from train.ablate import ablate, parse_seeds
+
+    return ablate(rows=rows.split(","), seeds=parse_seeds(seeds), recipes=recipe, given=given)
+
+
+def pretrain(**options: Any) -> None:
+    """Train the backbone alone to classify, or continue the run in the `out` folder."""
+    from train.pretrain import Pretrainer
+
+    Pretrainer(PretrainConfig(**options)).fit()
+
+
+def recipes() -> None:
+    """Print the named recipes."""
+    from train.recipes import list_recipes
+
+    print(list_recipes())
 
 
 def evaluate(**options: Any) -> None:
@@ -59,11 +86,26 @@ def export(**options: Any) -> None:
     export_with_card(**options)
 
 
-def anchors(*, data: str) -> None:
+def anchors(*, data: str, images: str | None) -> None:
     """Print which share of the training boxes the anchors reach."""
+    from train.coco import load_coco
     from train.report import anchor_recall
 
-    print(anchor_recall(data))
+    print(anchor_recall(load_coco(data, images)))
+
+
+def check(**options: Any) -> int:
+    """Look at the data before training on it; 3 when some of it will not be used."""
+    from train.check import check
+
+    return check(**options)
+
+
+def class_weights(**options: Any) -> None:
+    """Print and draw which class weights a training set gives."""
+    from train.class_weights import write_class_weights
+
+    print(write_class_weights(**options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,6 +119,30 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("fit", help="train, or continue the run in --out")
     command.set_defaults(run=fit)
     _add_config(command)
+
+    command = commands.add_parser(
+        "ablate",
+        help="train several recipes under one budget and compare them; finished runs are skipped",
+    )
+    command.set_defaults(run=ablate)
+    command.add_argument(
+        "--rows",
+        default=",".join(TABLE3),
+        help="recipes to compare, separated by commas (default: all rows of Table 3)",
+    )
+    command.add_argument(
+        "--seeds", default="0", help="seeds to train each with, separated by commas (default: 0)"
+    )
+    _add_config(command, leave_out=("seed",))
+
+    command = commands.add_parser(
+        "pretrain", help="train the backbone alone to classify; `fit --init` starts from the result"
+    )
+    command.set_defaults(run=pretrain)
+    _add_fields(command, PretrainConfig)
+
+    command = commands.add_parser("recipes", help="list the named recipes")
+    command.set_defaults(run=recipes)
 
     command = commands.add_parser("eval", help="COCO AP through the shipped run time")
     command.set_defaults(run=evaluate)
@@ -98,8 +164,60 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("anchors", help="recall of the anchors on a training set")
     command.set_defaults(run=anchors)
-    command.add_argument("--data", required=True, help="COCO json")
+    command.add_argument("--data", required=True, help=_DATA)
+    command.add_argument("--images", help="folder of the images; COCO does not need it")
+
+    _add_check(commands)
+
+    command = commands.add_parser(
+        "class-weights", help="weights of the classes against their boxes, as table and chart"
+    )
+    command.set_defaults(run=class_weights)
+    command.add_argument("--data", required=True, help=_DATA)
+    command.add_argument("--images", help="folder of the images; COCO does not need it")
+    command.add_argument("-o", "--output", required=True, help=".png file to write")
     return parser
+
+
+_DATA = "COCO json, folder of VOC XML files, or YOLO data.yaml or folder; PATH:SPLIT picks a split"
+
+
+def _add_check(commands: Any) -> None:
+    from train.formats import rules
+
+    command = commands.add_parser(
+        "check",
+        help="look at the data before training: what is wrong with it, and a picture of samples",
+        description=check.__doc__,
+        epilog=rules(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=check)
+    command.add_argument("--data", required=True, help=_DATA)
+    command.add_argument("--images", required=True, help="folder of the images or tar shards")
+    command.add_argument("--val", help="the same for validation")
+    command.add_argument("--val-images", help="folder of its images (default: --images)")
+    command.add_argument(
+        "-o",
+        "--out",
+        default="check",
+        help="folder for check.md and contact-sheet.png (default: %(default)s)",
+    )
+    command.add_argument(
+        "--init",
+        default="default",
+        help="weights whose classes are compared with the data's (default: %(default)s)",
+    )
+    command.add_argument("--seed", type=int, default=0, help="decides which samples are drawn")
+    command.add_argument(
+        "--samples", type=int, default=24, help="how many are drawn (default: %(default)s)"
+    )
+    command.add_argument(
+        "--decode",
+        action="store_true",
+        help="decode every image; otherwise only headers are read, and damage behind them is found "
+        "when training starts",
+    )
 
 
 def _add_weights(command: argparse.ArgumentParser) -> None:
@@ -120,29 +238,48 @@ def _add_weights(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_config(command: argparse.ArgumentParser) -> None:
-    """One option for every field of TrainConfig, with the field's type and default."""
-    types, explained = typing.get_type_hints(TrainConfig), _field_docs()
-    for field in dataclasses.fields(TrainConfig):
+def _add_config(command: argparse.ArgumentParser, leave_out: Sequence[str] = ()) -> None:
+    """The options of TrainConfig, any of which may come from a recipe instead."""
+    command.add_argument(
+        "--recipe",
+        action="append",
+        default=[],
+        help="named recipe or .toml file with any of the settings below; a later one goes before "
+        "an earlier one, and options before both",
+    )
+    _add_fields(command, TrainConfig, leave_out=leave_out, recipe=True)
+
+
+def _add_fields(
+    command: argparse.ArgumentParser,
+    config: type[TrainConfig] | type[PretrainConfig],
+    *,
+    leave_out: Sequence[str] = (),
+    recipe: bool = False,
+) -> None:
+    """One option for every field of a configuration, with its type; only given ones appear."""
+    types, explained = field_types(config), _field_docs(config)
+    for field in dataclasses.fields(config):
+        if field.name in leave_out:
+            continue
         required = field.default is dataclasses.MISSING
-        kind = next(
-            t
-            for t in (typing.get_args(types[field.name]) or (types[field.name],))
-            if t is not type(None)
-        )
+        kind = types[field.name]
         command.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=_boolean if kind is bool else kind,
-            required=required,
-            default=None if required else field.default,
-            help=explained[field.name].replace("%", "%%")
-            + ("" if required else " (default: %(default)s)"),
+            default=argparse.SUPPRESS,
+            required=required and not recipe,
+            help=(
+                explained[field.name]
+                + ("" if required else f" (default: {field.default})")
+                + (" (required, here or in a recipe)" if required and recipe else "")
+            ).replace("%", "%%"),
         )
 
 
-def _field_docs() -> dict[str, str]:
-    """The strings under the fields of TrainConfig, by field."""
-    (definition,) = ast.parse(inspect.getsource(TrainConfig)).body
+def _field_docs(config: type) -> dict[str, str]:
+    """The strings under the fields of a configuration, by field."""
+    (definition,) = ast.parse(inspect.getsource(config)).body
     assert isinstance(definition, ast.ClassDef)
     return {
         field.target.id: " ".join(text.value.value.split())

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from rdlite.image import load, resize
 _VERSION = 1
 
 
-Entries = list[tuple[str, tuple[int, int]]]
-"""`file_name` and (width, height) in pixels of every image of a set, in order."""
+Entries = Sequence[tuple[str, tuple[int, int] | None]]
+"""`file_name` and (width, height) in pixels of every image of a set, in order; None: any size."""
 
 
 @dataclass(slots=True, eq=False)
@@ -93,7 +94,7 @@ def open_cache(
         progress: Whether to show a progress bar.
 
     Raises:
-        DataError: No image can be read, or the disk has too little space.
+        DataError: No image can be read, or the disk has too little space or refuses the files.
     """
     store = ImageStore(images)
     key = _key(annotations, store, entries, max_side)
@@ -114,10 +115,12 @@ def _key(annotations: Path, store: ImageStore, entries: Entries, max_side: int) 
     """Digest of everything that decides the pixels, as far as file sizes and times can tell."""
     stat = annotations.stat()
     names = [name for name, _ in entries]
+    # The time of a folder says nothing about the files in it, what they say of the images does.
+    dated = [stat.st_size, stat.st_mtime_ns] if annotations.is_file() else [list(entries)]
     content = [
         _VERSION,
         max_side,
-        [str(annotations.resolve()), stat.st_size, stat.st_mtime_ns],
+        [str(annotations.resolve()), *dated],
         names,
         store.fingerprint(names),
     ]
@@ -136,8 +139,13 @@ def _open(pixels: Path, key: str) -> ImageCache | None:
 
 
 def _check_space(folder: Path, entries: Entries, max_side: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    needed = sum(3 * w * h for w, h in (_reduced(size, max_side) for _, size in entries))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"the cache folder {folder} cannot be made ({error.strerror}); give another one"
+        ) from error
+    needed = sum(3 * w * h for w, h in (_reduced(size, max_side) for _, size in entries if size))
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
@@ -159,7 +167,9 @@ def _build(
         pixels, np.zeros(len(entries), np.int64), np.zeros((len(entries), 2), np.int64), {}
     )
     partial = pixels.with_name(f"{pixels.name}.{os.getpid()}.part")
-    bar = tqdm(entries, desc=f"decode {pixels.stem}", unit="img", disable=None if progress else True)
+    bar = tqdm(
+        entries, desc=f"decode {pixels.stem}", unit="img", disable=None if progress else True
+    )
     try:
         with partial.open("wb") as out:
             for position, (name, size) in enumerate(bar):
@@ -173,15 +183,22 @@ def _build(
                 out.write(image.data)
             total = out.tell()
         os.replace(partial, pixels)
+    except OSError as error:
+        raise DataError(
+            f"the decoded images cannot be written to {pixels.parent} ({error.strerror}); "
+            "give another cache folder"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
     _write_index(cache, key, total)
     return cache
 
 
-def _decode(data: bytes, size: tuple[int, int], max_side: int) -> np.ndarray:
+def _decode(data: bytes, wanted: tuple[int, int] | None, max_side: int) -> np.ndarray:
     image = load(data)
-    check_size((image.shape[1], image.shape[0]), size)
+    size = (image.shape[1], image.shape[0])
+    if wanted:
+        check_size(size, wanted)
     wide, high = _reduced(size, max_side)
     return image if (wide, high) == size else resize(image, (high, wide))
 

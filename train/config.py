@@ -71,24 +71,29 @@ class TrainConfig:
     mimic_weight: float = 2.0
     """Weight of the term."""
 
-    batch: int = 16
-    """Images a step; on two cores 16 learns slightly more per minute than 32."""
-    epochs: float = 12.0
-    """Length of the schedule, unless `minutes` is given."""
+    batch: int = 0
+    """Images a step, of all processes together; 0 takes 16, which on two cores learns more per
+    minute than 32, or fewer for a tiny set."""
+    accumulate: int = 1
+    """Parts that a step's batch is computed in, one after the other, to need less memory; batch
+    normalisation sees one part."""
+    epochs: float = 0.0
+    """Length of the schedule, unless `minutes` is given; 0 chooses by the number of images."""
     minutes: float | None = None
     """Length of the schedule in minutes of wall-clock time, resumed parts included."""
-    resolution: str = "192:0.55,256:0.82,320:1"
-    """Input sides and the share of the schedule up to which each is used: a step at 192 pixels is
-    2.7 times and at 256 1.5 times as fast as one at 320."""
+    resolution: str = "auto"
+    """Input sides and the share of the schedule up to which each is used, such as
+    192:0.55,256:0.82,320:1: a step at 192 pixels is 2.7 times and at 256 1.5 times as fast as one
+    at 320. "auto" starts at 192 from random weights, at 256 from others."""
 
     optimizer: str = "adamw"
     """"adamw" or "sgd" (momentum 0.9)."""
-    lr: float = 1e-3
-    """Peak learning rate."""
+    lr: float = 0.0
+    """Peak learning rate; 0 takes 1e-3 from random weights, 5e-4 from others."""
     weight_decay: float = 0.05
     """On convolution kernels; 5e-4 in the paper, for SGD."""
     warmup: int = 200
-    """Steps of linear warm-up."""
+    """Steps of linear warm-up; at most a tenth of the schedule."""
     schedule: str = "cosine"
     """"cosine" to zero, or "step": a tenth from 60 % and a hundredth from 80 % (the paper's
     150/50/50 epochs)."""
@@ -113,17 +118,23 @@ class TrainConfig:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
-        parse_resolution(self.resolution)
+        if self.resolution != "auto":
+            parse_resolution(self.resolution)
+        if self.freeze is not None:
+            _one_of("freeze", self.freeze, ("backbone",))
         _one_of("optimizer", self.optimizer, ("adamw", "sgd"))
         _one_of("schedule", self.schedule, ("cosine", "step"))
         _one_of("precision", self.precision, ("bf16", "fp32"))
-        for name in ("width", "batch", "epochs", "lr", "save_every"):
+        for name in ("width", "accumulate", "save_every"):
             if getattr(self, name) <= 0:
                 raise OptionError(f"{name} must be above 0, got {getattr(self, name)}")
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
-        for name in ("warmup", "clip", "weight_decay", "workers", "threads"):
+        zero = ("batch", "epochs", "lr", "warmup", "clip", "weight_decay", "workers", "threads")
+        for name in (*zero, "mimic_weight"):
             if getattr(self, name) < 0:
                 raise OptionError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.holdout < 1:
+            raise OptionError(f"holdout must be at least 0 and below 1, got {self.holdout}")
         if not 0 <= self.ema < 1:
             raise OptionError(f"ema must be at least 0 and below 1, got {self.ema}")
         if self.minutes is not None and self.minutes <= 0:
@@ -144,17 +155,18 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise OptionError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
-def parse_resolution(text: str) -> list[tuple[int, float]]:
+def parse_resolution(text: str, *, least: int = MIN_RESOLUTION) -> list[tuple[int, float]]:
     """Read a resolution schedule.
 
     Args:
         text: Such as "192:0.55,256:0.82,320:1", or a single side such as "320".
+        least: Smallest side, in pixels.
 
     Returns:
         (side, share of the schedule at which it ends) in order; the last share is 1.
 
     Raises:
-        OptionError: A side is no multiple of 16, or the shares do not rise to 1.
+        OptionError: A side is no multiple of 16 or below `least`, or the shares do not rise to 1.
     """
     try:
         stages = [
@@ -166,10 +178,9 @@ def parse_resolution(text: str) -> list[tuple[int, float]]:
             f"resolution must look like 192:0.55,256:0.82,320:1, got {text!r}"
         ) from error
     sides, ends = zip(*stages, strict=True)
-    if any(side < MIN_RESOLUTION or side % STRIDE for side in sides):
+    if any(side < least or side % STRIDE for side in sides):
         raise OptionError(
-            f"resolution needs sides that are multiples of {STRIDE} from {MIN_RESOLUTION} on, "
-            f"got {text!r}"
+            f"resolution needs sides that are multiples of {STRIDE} from {least} on, got {text!r}"
         )
     if list(ends) != sorted(set(ends)) or ends[0] <= 0 or ends[-1] != 1:
         raise OptionError(f"resolution needs shares that rise to 1, got {text!r}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 import cv2
 import numpy as np
@@ -15,6 +15,22 @@ from rdlite.dataset import DataError
 from train.augment import AugmentConfig, Targets, augment, plain
 from train.cache import ImageCache, open_cache
 from train.coco import CocoSet, load_coco
+from train.validation import held_out
+
+
+class Samples(Protocol):
+    """What `make_loader` makes batches of."""
+
+    @property
+    def path(self) -> Path:
+        """What errors name."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int, *, epoch: int, resolution: int) -> tuple[np.ndarray, Targets]:
+        """Make one sample: uint8 (R, R, 3) BGR, and its targets."""
+        ...
 
 
 class DetectionDataset(Dataset[tuple[np.ndarray, Targets]]):
@@ -27,6 +43,7 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Targets]]):
         cache: The decoded images, in the same order.
         seed: Seed of the augmentation.
         config: The augmentation; None only resizes.
+        exclude: File names of images that are left out.
     """
 
     def __init__(
@@ -36,6 +53,7 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Targets]]):
         *,
         seed: int = 0,
         config: AugmentConfig | None = None,
+        exclude: Collection[str] = (),
     ) -> None:
         if len(cache) != len(coco.images):
             raise DataError(
@@ -43,12 +61,16 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Targets]]):
                 "open the cache of this annotation file"
             )
         self.coco = coco
+        self.path = coco.path
         self.cache = cache
         self.seed = seed
         self.config = config
         self.epoch = 0
         self.resolution = 320
-        self._indices = cache.readable
+        self._indices = np.array(
+            [i for i in cache.readable.tolist() if coco.images[i].file_name not in exclude],
+            np.int64,
+        )
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -60,8 +82,10 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Targets]]):
         text = (
             f"{self.coco.path.name}: {len(self)} images, {objects} objects, "
             f"{regions} ignore regions; left out: {len(self.cache.failed)} unreadable images, "
-            f"{self.coco.dropped_boxes} boxes without area"
+            f"{self.coco.dropped_boxes} boxes without area in their image"
         )
+        for reason, names in self.coco.left_out.items():
+            text += f", {len(names)} {reason}"
         for name, reason in list(self.cache.failed.items())[:3]:
             text += f"; {name}: {reason}"
         return text
@@ -97,23 +121,25 @@ def open_dataset(
     max_side: int = 512,
     seed: int = 0,
     config: AugmentConfig | None = None,
+    holdout: float = 0.0,
     progress: bool = True,
 ) -> DetectionDataset:
     """Open a COCO set for training, decoding its images into `cache` the first time.
 
     Args:
-        annotations: COCO json.
+        annotations: COCO json, VOC or YOLO annotations; see `train.formats.read_annotations`.
         images: Folder of images or of tar shards, or one tar.
         cache: Folder for the decoded images; 3 bytes a pixel.
         max_side: Longest side kept in the cache, in pixels.
         seed: Seed of the augmentation.
         config: The augmentation; None only resizes.
+        holdout: Share of the images that is left out; see `train.validation.held_out`.
         progress: Whether to show a progress bar while decoding.
 
     Raises:
         DataError: As `load_coco` and `train.cache.open_cache`.
     """
-    coco = load_coco(annotations)
+    coco = load_coco(annotations, images)
     entries = [(image.file_name, image.size) for image in coco.images]
     decoded = open_cache(
         coco.path,
@@ -123,7 +149,8 @@ def open_dataset(
         max_side=max_side,
         progress=progress,
     )
-    return DetectionDataset(coco, decoded, seed=seed, config=config)
+    exclude = held_out(coco, holdout)
+    return DetectionDataset(coco, decoded, seed=seed, config=config, exclude=exclude)
 
 
 class Batch(TypedDict):
@@ -159,12 +186,14 @@ class _Plan(Sampler[_Request]):
         seed: int,
         steps: range,
         resolution_at: Callable[[int], int],
+        part: tuple[int, int],
     ) -> None:
         self.images = images
         self.batch_size = batch_size
         self.seed = seed
         self.steps = steps
         self.resolution_at = resolution_at
+        self.part, self.parts = part
 
     def __iter__(self) -> Iterator[_Request]:
         per_epoch = self.images // self.batch_size
@@ -175,14 +204,14 @@ class _Plan(Sampler[_Request]):
                 order = np.random.default_rng((self.seed, epoch)).permutation(self.images)
                 ordered_epoch = epoch
             first = position * self.batch_size
-            indices = order[first : first + self.batch_size]
+            indices = order[first : first + self.batch_size][self.part :: self.parts]
             yield _Request(step, epoch, indices, self.resolution_at(step))
 
 
 class _Batches(Dataset[tuple[_Request, torch.Tensor, list[Targets]]]):
     """Make whole batches in a worker, so that all images cross over as one tensor."""
 
-    def __init__(self, dataset: DetectionDataset) -> None:
+    def __init__(self, dataset: Samples) -> None:
         self.dataset = dataset
 
     def __getitem__(self, request: _Request) -> tuple[_Request, torch.Tensor, list[Targets]]:
@@ -195,7 +224,7 @@ class _Batches(Dataset[tuple[_Request, torch.Tensor, list[Targets]]]):
         return request, torch.from_numpy(images), targets
 
 
-def steps_per_epoch(dataset: DetectionDataset, batch_size: int) -> int:
+def steps_per_epoch(dataset: Samples, batch_size: int) -> int:
     """Number of whole batches in the set.
 
     The images left over at the end of an epoch are dropped; each epoch has another order, so they
@@ -206,14 +235,14 @@ def steps_per_epoch(dataset: DetectionDataset, batch_size: int) -> int:
     """
     if len(dataset) < batch_size:
         raise DataError(
-            f"{dataset.coco.path} has {len(dataset)} readable images, fewer than one batch of "
+            f"{dataset.path} has {len(dataset)} readable images, fewer than one batch of "
             f"{batch_size}; give a smaller batch size"
         )
     return len(dataset) // batch_size
 
 
 def make_loader(
-    dataset: DetectionDataset,
+    dataset: Samples,
     *,
     batch_size: int,
     workers: int,
@@ -221,6 +250,7 @@ def make_loader(
     resolution_at: Callable[[int], int],
     stop_step: int,
     start_step: int = 0,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Yield the batches of steps `start_step` to `stop_step` - 1.
 
@@ -235,6 +265,8 @@ def make_loader(
         resolution_at: Side of the samples for a step; called in this process, ahead of the step.
         stop_step: First step that is not made.
         start_step: First step that is made.
+        part: (k, n): yield only every n-th image of each batch, from the k-th on; what one of n
+            processes trains on.
 
     Raises:
         DataError: The set is smaller than one batch.
@@ -246,6 +278,7 @@ def make_loader(
         seed=seed,
         steps=range(start_step, stop_step),
         resolution_at=resolution_at,
+        part=part,
     )
     loader = DataLoader(
         _Batches(dataset),

@@ -2,41 +2,58 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import json
 import math
-import os
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from rdlite.errors import OptionError, RdliteError
-from train.anchors import make_anchors
+from train import distributed
 from train.augment import AugmentConfig
+from train.checkpoint import (
+    CHECKPOINT,
+    check_same_run,
+    load_checkpoint,
+    save_checkpoint,
+    save_settings,
+    truncate_log,
+)
+from train.class_weights import class_weights, count_boxes
 from train.config import TrainConfig
-from train.data import Batch, make_loader, open_dataset, steps_per_epoch
-from train.loss import detection_loss
+from train.data import Batch, DetectionDataset, make_loader, open_dataset, steps_per_epoch
+from train.defaults import explain, settle
 from train.matching import Targets, collate
+from train.mimic import MimicLoss, Teacher, TeacherSettings
 from train.model import RefineDetLite
-from train.plots import TERMS, plot_curves
+from train.objective import Objective
+from train.optim import NonFiniteLossError, average_of, make_optimizer, pick_device
+from train.plots import plot_curves
 from train.schedule import Schedule
+from train.validation import holdout_share
 from train.weights import load_weights
 
-CHECKPOINT = "checkpoint.pt"
 LOG_EVERY = 20
-MAY_CHANGE = ("out", "cache", "device", "workers", "threads", "save_every", "minutes")
+MAY_CHANGE = (
+    "out",
+    "val",
+    "val_images",
+    "cache",
+    "device",
+    "workers",
+    "threads",
+    "save_every",
+    "minutes",
+)
 """Settings that a resumed run may change: they decide nothing about what is learned, except the
 length in minutes: with a longer one, learning rate and resolution go back to where it puts them."""
-
-
-class NonFiniteLossError(RdliteError, ArithmeticError):
-    """The loss became NaN or infinite."""
 
 
 def build_model(config: TrainConfig, num_classes: int) -> RefineDetLite:
@@ -61,27 +78,53 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
-        self.config = config
+        self.device = distributed.join(pick_device(config.device))
+        self.dataset = _open_dataset(config)
         self.out = Path(config.out)
-        self.device = _device(config.device)
-        self.dataset = open_dataset(
-            config.data, config.images, cache=config.cache, seed=config.seed, config=AugmentConfig()
+        self.config = config = self._settle(config)
+        names = self.dataset.coco.names
+        model = build_model(config, len(names))
+        if config.init and not (self.out / CHECKPOINT).exists():
+            self._say(f"{config.init}: {load_weights(model, config.init, names=names)}")
+        self.teacher = (
+            Teacher(TeacherSettings.from_config(config), device=self.device)
+            if config.mimic
+            else None
         )
-        model = build_model(config, len(self.dataset.coco.names))
-        if config.init:
-            load_weights(model, config.init)
-        self.model = model.to(self.device, memory_format=torch.channels_last)
-        self.optimizer = make_optimizer(self.model, config)
-        self.ema = AveragedModel(
-            self.model, multi_avg_fn=functools.partial(_average, config.ema), use_buffers=True
+        mimic = MimicLoss(self.teacher.channels, config) if self.teacher else None
+        weights = class_weights(count_boxes(self.dataset.coco)) if config.class_weights else None
+        objective = Objective(model, config, class_weights=weights, mimic=mimic)
+        objective.to(self.device, memory_format=torch.channels_last)
+        if config.freeze:
+            model.backbone.requires_grad_(False)
+            model.backbone.eval()  # nobody calls train() again
+        self.objective = distributed.synchronise_norms(objective, self.device)
+        self._distributed = distributed.distribute(self.objective, self.device)
+        self.model = self.objective.model
+        self.optimizer = make_optimizer(
+            self.objective,
+            optimizer=config.optimizer,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
         )
+        self.ema = average_of(self.model, config.ema)
         self.step = 0
         self.resolution: int | None = None
         self.history: list[dict[str, Any]] = []
         self.schedule = Schedule(config, steps_per_epoch(self.dataset, config.batch))
-        self.out.mkdir(parents=True, exist_ok=True)
         if (self.out / CHECKPOINT).exists():
             self._resume()
+        elif not distributed.rank():
+            save_settings(self.out, config.to_dict())
+
+    def _settle(self, config: TrainConfig) -> TrainConfig:
+        """Fill in what the settings leave open, and say so."""
+        images = len(self.dataset)
+        settled = settle(config, images)
+        if chosen := explain(config, settled, images):
+            self._say(chosen)
+        _check_parts(settled)
+        return settled
 
     def fit(self) -> None:
         """Train to the end of the schedule, writing checkpoints, curves and TensorBoard events.
@@ -89,29 +132,31 @@ class Trainer:
         Raises:
             NonFiniteLossError: A loss term is NaN or infinite; the last checkpoint is untouched.
         """
-        from torch.utils.tensorboard import SummaryWriter
-
         self._report_start()
         batches = self._batches()
-        with SummaryWriter(str(self.out), purge_step=self.step) as events, self._bar() as bar:
+        speed = _Speed()
+        with self._events() as events, self._bar() as bar:
             while self.schedule.progress(self.step) < 1:
-                batch = next(batches)
-                resolution = batch["images"].shape[1]
-                terms, lr = self._train_step(batch, resolution)
+                with speed.waiting():
+                    batch = next(batches)
+                terms, lr = self._train_step(batch)
+                speed.images += self.config.batch
                 bar.update(self.config.batch)
-                bar.set_postfix(loss=f"{sum(terms.values()):.3f}", px=resolution)
+                bar.set_postfix(loss=f"{sum(terms.values()):.3f}", px=self.resolution)
                 if self.step % LOG_EVERY == 0:
-                    self._log(terms, lr, resolution, events)
+                    self._log({**terms, "lr": lr, **speed.take()}, sum(terms.values()), events)
                 if self.step % self.config.save_every == 0:
                     self.save()
         self.save()
         minutes = self.schedule.elapsed / 60
-        tqdm.write(f"{self.step} steps in {minutes:.1f} minutes: {self.out / CHECKPOINT}")
+        self._say(f"{self.step} steps in {minutes:.1f} minutes: {self.out / CHECKPOINT}")
 
     def save(self) -> None:
         """Write the checkpoint (whole or not at all) and the curves."""
+        if distributed.rank():
+            return
         state = {
-            "model": self.model.state_dict(),
+            "objective": self.objective.state_dict(),
             "ema": self.ema.module.state_dict(),
             "averaged": self.ema.n_averaged,
             "optimizer": self.optimizer.state_dict(),
@@ -124,37 +169,28 @@ class Trainer:
             "data_sha256": self.dataset.coco.sha256(),
             "history": self.history,
         }
-        temporary = self.out / f".{CHECKPOINT}.partial"
-        torch.save(state, temporary)
-        os.replace(temporary, self.out / CHECKPOINT)
+        save_checkpoint(self.out, state)
         if len(self.history) > 1:
             plot_curves(self.history, self.out / "curves.png")
 
     def _resume(self) -> None:
         state = load_checkpoint(self.out)
-        _check_same_run(state["config"], self.config)
+        check_same_run(state["config"], self.config.to_dict(), may_change=MAY_CHANGE)
         if state["data_sha256"] != self.dataset.coco.sha256():
             raise OptionError(
                 f"{self.config.data} is not the data that the run in {self.out} began with: "
                 "images, boxes or classes differ; give another --out"
             )
-        self.model.load_state_dict(state["model"])
+        self.objective.load_state_dict(state["objective"])
         self.ema.module.load_state_dict(state["ema"])
         self.ema.n_averaged.copy_(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.resolution = state["step"], state["resolution"]
         self.history = state["history"]
-        self._truncate_log()
+        truncate_log(self.out / "log.jsonl", self.step)
         self.schedule = Schedule(
             self.config, steps_per_epoch(self.dataset, self.config.batch), elapsed=state["elapsed"]
         )
-
-    def _truncate_log(self) -> None:
-        """Drop what an interrupted part logged after its last checkpoint: it is done again."""
-        log = self.out / "log.jsonl"
-        rows = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-        kept = [row for row in rows if json.loads(row)["step"] <= self.step]
-        log.write_text("".join(f"{row}\n" for row in kept), encoding="utf-8")
 
     def _not_finite(self, what: str, terms: dict[str, float]) -> NonFiniteLossError:
         checkpoint = self.out / CHECKPOINT
@@ -180,22 +216,20 @@ class Trainer:
             start_step=self.step,
             # With a time limit nobody knows the last step; it is never reached.
             stop_step=self.schedule.total_steps or sys.maxsize,
+            part=(distributed.rank(), distributed.size()),
         )
 
-    def _train_step(self, batch: Batch, resolution: int) -> tuple[dict[str, float], float]:
+    def _train_step(self, batch: Batch) -> tuple[dict[str, float], float]:
         lr = self.schedule.lr(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        losses = self._losses(batch, resolution)
-        terms = {name: loss.item() for name, loss in losses.items()}
-        if not all(math.isfinite(value) for value in terms.values()):
-            raise self._not_finite("loss", terms)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
+        terms = self._backward(batch)
+        norm = nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.clip or math.inf)
         if not torch.isfinite(norm):
             raise self._not_finite("gradient", terms)
         self.optimizer.step()
+        resolution = batch["images"].shape[1]
         if resolution != self.resolution:
             self.ema.n_averaged.zero_()  # begin a new average: see `TrainConfig.ema`
         self.resolution = resolution
@@ -203,26 +237,50 @@ class Trainer:
         self.step += 1
         return terms, lr
 
-    def _losses(self, batch: Batch, resolution: int) -> dict[str, Tensor]:
-        images = batch["images"].to(self.device, non_blocking=True)
-        # Seen as NCHW, a contiguous NHWC batch is channels_last without a copy.
-        images = images.permute(0, 3, 1, 2).float()
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
-        ):
-            outputs = self.model(images)
-        anchors = make_anchors(resolution).to(self.device)
-        return detection_loss(outputs, _targets(batch).to(self.device), anchors)
+    def _backward(self, batch: Batch) -> dict[str, float]:
+        """Add the gradients of a batch, part by part; returns its loss terms."""
+        parts = self.config.accumulate
+        targets = _targets(batch, scores=self.config.score_weights)
+        total: dict[str, Tensor] = {}
+        for part in range(parts):
+            rows = slice(part, None, parts)
+            images = batch["images"][rows].contiguous()
+            lesson = self.teacher(images).to(self.device) if self.teacher else None
+            with self._last_part(part == parts - 1):
+                terms = self._distributed(
+                    images.to(self.device, non_blocking=True),
+                    Targets(*(t[rows] for t in targets)).to(self.device),
+                    lesson,
+                )
+                (torch.stack(list(terms.values())).sum() / parts).backward()
+            for name, value in terms.items():
+                total[name] = total.get(name, 0.0) + value.detach() / parts
+        means = distributed.average(torch.stack(list(total.values()))).tolist()
+        found = dict(zip(total, means, strict=True))
+        if not all(math.isfinite(value) for value in means):
+            raise self._not_finite("loss", found)
+        return found
+
+    def _last_part(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Gradients go to the other processes with the last part only."""
+        if last or distributed.size() == 1:
+            return contextlib.nullcontext()
+        waiting: contextlib.AbstractContextManager[None] = self._distributed.no_sync()
+        return waiting
 
     def _report_start(self) -> None:
         coco, failed = self.dataset.coco, self.dataset.cache.failed
-        tqdm.write(
+        self._say(
             f"{len(self.dataset)} images, {len(coco.names)} classes, "
             f"{coco.dropped_boxes} boxes without area dropped, "
             f"{len(failed)} unreadable images left out; from step {self.step} on {self.device}"
         )
         for name, reason in failed.items():
-            tqdm.write(f"  left out: {name}: {reason}")
+            self._say(f"  left out: {name}: {reason}")
+
+    def _say(self, text: str) -> None:
+        if not distributed.rank():
+            tqdm.write(text)
 
     def _bar(self) -> Any:
         total = self.schedule.total_steps
@@ -230,89 +288,91 @@ class Trainer:
             total=total and total * self.config.batch,
             initial=self.step * self.config.batch,
             unit="img",
-            disable=None,  # shown to a person, silent in a log
+            disable=True if distributed.rank() else None,  # shown to a person, silent in a log
             dynamic_ncols=True,
         )
 
-    def _log(self, terms: dict[str, float], lr: float, resolution: int, events: Any) -> None:
-        row = {
-            "step": self.step,
-            "loss": sum(terms.values()),
-            **terms,
-            "lr": lr,
-            "resolution": resolution,
-        }
+    def _events(self) -> Any:
+        """TensorBoard's writer, in the first process."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        if distributed.rank():
+            return contextlib.nullcontext()
+        return SummaryWriter(str(self.out), purge_step=self.step)
+
+    def _log(self, values: dict[str, float], loss: float, events: Any) -> None:
+        row = {"step": self.step, "loss": loss, **values, "resolution": self.resolution}
         self.history.append(row)
-        for name in ("loss", *TERMS, "lr"):
+        if events is None:
+            return
+        for name in ("loss", *values):
             events.add_scalar(name, row[name], self.step)
         with open(self.out / "log.jsonl", "a", encoding="utf-8") as log:
             log.write(json.dumps({"minutes": round(self.schedule.elapsed / 60, 2), **row}) + "\n")
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD; only kernels (tensors of two or more dimensions) decay."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=config.lr)
+class _Speed:
+    """Images per second between two looks, and the share of the time spent waiting for them."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._waited = 0.0
+        self._since = time.monotonic()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self._waited += time.monotonic() - start
+
+    def take(self) -> dict[str, float]:
+        now = time.monotonic()
+        passed = max(now - self._since, 1e-9)
+        found = {"img_s": self.images / passed, "loader_wait": self._waited / passed}
+        self.images, self._waited, self._since = 0, 0.0, now
+        return {name: round(value, 3) for name, value in found.items()}
 
 
-def load_checkpoint(folder: str | Path) -> dict[str, Any]:
-    """The state that `Trainer.save` wrote into a run's folder; plain tensors and JSON types.
+def _open_dataset(config: TrainConfig) -> DetectionDataset:
+    """The training set; the first process decodes it, the others wait and read what it wrote."""
+    if distributed.rank():
+        distributed.wait()
+    dataset = open_dataset(
+        config.data,
+        config.images,
+        cache=config.cache,
+        seed=config.seed,
+        config=AugmentConfig(),
+        holdout=holdout_share(config),
+    )
+    if not distributed.rank():
+        distributed.wait()
+    return dataset
 
-    Raises:
-        OptionError: The folder holds no checkpoint.
-    """
-    path = Path(folder) / CHECKPOINT
-    if not path.is_file():
+
+def _check_parts(config: TrainConfig) -> None:
+    """A batch must divide evenly, and processes must agree on every step."""
+    parts = distributed.size() * config.accumulate
+    if config.batch % parts:
         raise OptionError(
-            f"{folder} holds no {CHECKPOINT}; give the --out folder of `python -m train fit`"
+            f"batch must be a multiple of processes x accumulate, got {config.batch} and "
+            f"{distributed.size()} x {config.accumulate}"
         )
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
-
-
-def _average(
-    decay: float, averaged: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor
-) -> None:
-    """Move averaged weights towards the current ones, in place.
-
-    The decay rises to its value over the first updates, `min(decay, (1 + n) / (10 + n))`; otherwise
-    a short run would export its starting weights.
-    """
-    count = int(updates)
-    rate = 1 - min(decay, (1 + count) / (10 + count))
-    for ours, theirs in zip(averaged, current, strict=True):
-        if ours.is_floating_point():
-            ours.lerp_(theirs, rate)
-        else:
-            ours.copy_(theirs)  # counters
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise OptionError("device is cuda, but PyTorch sees no GPU here; use --device cpu")
-    return torch.device(name)
-
-
-def _check_same_run(saved: dict[str, Any], config: TrainConfig) -> None:
-    now = config.to_dict()
-    changed = [k for k in now if k not in MAY_CHANGE and saved.get(k) != now[k]]
-    if (saved["minutes"] is None) != (now["minutes"] is None):  # epochs cannot become minutes
-        changed.append("minutes")
-    if changed:
+    if config.minutes and distributed.size() > 1:
         raise OptionError(
-            f"{config.out} holds a run with other settings ("
-            + ", ".join(f"{k}: {saved.get(k)!r} there, {now[k]!r} here" for k in changed)
-            + "); give the same settings to continue it, or another --out"
+            "minutes cannot be used with several processes, whose clocks differ; give epochs"
         )
 
 
-def _targets(batch: Batch) -> Targets:
-    return collate([(t["boxes"], t["labels"], t["ignore"]) for t in batch["targets"]])
+def _targets(batch: Batch, *, scores: bool) -> Targets:
+    return collate(
+        [
+            (
+                t["boxes"],
+                t["labels"],
+                t["ignore"],
+                t["score"] if scores else torch.ones_like(t["score"]),
+            )
+            for t in batch["targets"]
+        ]
+    )

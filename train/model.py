@@ -179,7 +179,7 @@ class RefineDetLite(nn.Module):
         self.arm_conf = _predictors(len(pyramid), 2)
         self.odm_loc = _predictors(len(pyramid), 4)
         self.odm_conf = _predictors(len(pyramid), num_classes + 1)
-        _initialise(self)
+        initialise(self)
 
     def forward(self, x: Tensor) -> Outputs:
         """Predict.
@@ -190,11 +190,26 @@ class RefineDetLite(nn.Module):
         Returns:
             Logits and offsets of every anchor.
         """
+        return self.predict(*self.trunks(x))
+
+    def trunks(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Compute what the predictors read.
+
+        Args:
+            x: As `forward`.
+
+        Returns:
+            (B, 256, h, w) of each level, finest first: the ARM's and the ODM's.
+        """
         pyramid = list(self.backbone(x))
         for extra in self.extra:
             pyramid.append(extra(pyramid[-1]))
         coarse = [head(p) for head, p in zip(self.arm, pyramid, strict=True)]
         refined = [head(p) for head, p in zip(self.odm, self._fuse(pyramid), strict=True)]
+        return coarse, refined
+
+    def predict(self, coarse: Sequence[Tensor], refined: Sequence[Tensor]) -> Outputs:
+        """Apply the predictors to `trunks`."""
         return Outputs(
             _predict(self.arm_loc, coarse, 4),
             _predict(self.arm_conf, coarse, 2),
@@ -226,7 +241,8 @@ def _predict(predictors: nn.ModuleList, features: Sequence[Tensor], values: int)
     return torch.cat([m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, values) for m in maps], dim=1)
 
 
-def _initialise(model: nn.Module) -> None:
+def initialise(model: nn.Module) -> None:
+    """Draw the weights of a network anew (kaiming; residual blocks begin as the identity)."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -11,7 +11,8 @@ import numpy as np
 
 from rdlite.evaluate import EvalResult
 
-TERMS = ("arm_loc", "arm_cls", "odm_loc", "odm_cls")
+OTHER_COLUMNS = ("step", "loss", "lr", "resolution", "img_s", "loader_wait")
+"""Of a logged row; the others are loss terms."""
 
 
 def plot_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -30,7 +31,8 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure, (losses, rates) = plt.subplots(
         2, 1, sharex=True, figsize=(9, 7), height_ratios=(3, 1), layout="constrained"
     )
-    for term in ("loss", *TERMS):
+    terms = ("loss", *(name for name in history[-1] if name not in OTHER_COLUMNS))
+    for term in terms:
         values = [row[term] for row in history]
         (line,) = losses.plot(steps, values, alpha=0.25, linewidth=0.8)
         losses.plot(steps, _smooth(values), color=line.get_color(), label=term)
@@ -43,10 +45,48 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
                 xycoords=("data", "axes fraction"),
                 va="top",
             )
-    losses.set(ylabel="loss per positive anchor", ylim=(0, None))
+    low = min(row[name] for row in history for name in terms)  # balanced terms may be negative
+    losses.set(ylabel="loss per positive anchor", ylim=(min(0, low), None))
     losses.legend()
     rates.plot(steps, [row["lr"] for row in history], color="black")
     rates.set(xlabel="step", ylabel="learning rate", ylim=(0, None))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def plot_accuracy(history: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the loss and the accuracy of a classification run.
+
+    Args:
+        history: One mapping per logged step with `step`, `loss` and `top1` of a batch, or with
+            `step`, `val_top1` and `val_top5` of the validation images.
+        path: PNG to write.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (losses, accuracy) = plt.subplots(
+        2, 1, sharex=True, figsize=(9, 7), layout="constrained"
+    )
+    for axes, name in ((losses, "loss"), (accuracy, "top1")):
+        rows = [row for row in history if name in row]
+        steps, values = [row["step"] for row in rows], [row[name] for row in rows]
+        (line,) = axes.plot(steps, values, alpha=0.25, linewidth=0.8)
+        axes.plot(steps, _smooth(values), color=line.get_color(), label=f"training {name}")
+    measured = [row for row in history if "val_top1" in row]
+    for name in ("val_top1", "val_top5") if measured else ():
+        accuracy.plot(
+            [row["step"] for row in measured],
+            [row[name] for row in measured],
+            marker=".",
+            label=f"validation {name.removeprefix('val_')}",
+        )
+    losses.set(ylabel="cross-entropy", ylim=(0, None))
+    accuracy.set(xlabel="step", ylabel="share right", ylim=(0, 1))
+    for axes in (losses, accuracy):
+        axes.legend()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

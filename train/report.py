@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -20,13 +21,21 @@ from rdlite.evaluate import EvalResult, evaluate
 from rdlite.modelfile import DEFAULT_MODEL
 from rdlite.session import Session
 from train.anchors import make_anchors, to_corners
+from train.checkpoint import CHECKPOINT, load_checkpoint
+from train.coco import CocoSet
 from train.config import TrainConfig
-from train.engine import CHECKPOINT, build_model, load_checkpoint
+from train.engine import build_model
 from train.export import RESOLUTION, export_onnx, set_provenance
 from train.matching import POSITIVE_IOU, areas, intersections
 from train.model import RefineDetLite
 from train.plots import plot_curves, plot_precision_recall
 from train.weights import load_weights
+
+LOCAL = (
+    *("data", "images", "out", "val", "val_images", "cache"),
+    *("device", "workers", "threads", "save_every"),
+)
+"""Settings that say nothing about how the weights were made."""
 
 Sets = Sequence[Sequence[str]]
 """Pairs of a COCO json and the folder of its images."""
@@ -85,7 +94,7 @@ def load_trained(source: str | Path, classes: str | None = None) -> Trained:
         )
     config = TrainConfig(**({"data": "", "images": "", "out": ""} | state["config"]))
     model = build_model(config, len(state["names"]))
-    load_weights(model, path)
+    load_weights(model, path, names=state["names"])
     return Trained(
         model.eval(), state["names"], state["category_ids"], _provenance(state), state["history"]
     )
@@ -100,10 +109,11 @@ def _check_names(sets: Sets) -> None:
 def _provenance(state: Mapping[str, Any]) -> dict[str, Any]:
     if "step" not in state:
         return {}
-    local = ("data", "images", "out", "cache", "device", "workers", "threads", "save_every")
-    recipe = {key: value for key, value in state["config"].items() if key not in local}
+    recipe = {key: value for key, value in state["config"].items() if key not in LOCAL}
+    for name in ("init", "mimic"):
+        recipe[name] = recipe.get(name) and Path(recipe[name]).name
     return {
-        "recipe": recipe | {"init": recipe["init"] and Path(recipe["init"]).name},
+        "recipe": recipe,
         "steps": state["step"],
         "images_seen": state["step"] * state["config"]["batch"],
         "minutes": round(state["elapsed"] / 60),
@@ -138,9 +148,20 @@ def evaluate_sets(
 
 
 def export_with_card(
-    weights: str, output: str, sets: Sets, *, classes: str | None, note: str, half: bool
-) -> None:
-    """Write a model file, `<name>.md` beside it (the model card), and its curves as PNG."""
+    weights: str,
+    output: str,
+    sets: Sets,
+    *,
+    classes: str | None,
+    note: str,
+    half: bool,
+    nms: str = "hard",
+) -> dict[str, EvalResult]:
+    """Write a model file, `<name>.md` beside it (the model card), and its curves as PNG.
+
+    Returns:
+        What was measured, by the name of the set.
+    """
     _check_names(sets)
     trained, path = load_trained(weights, classes), Path(output)
     provenance = trained.provenance | ({"note": note} if note else {})
@@ -149,7 +170,7 @@ def export_with_card(
         f"{path}: {path.stat().st_size / 1e6:.1f} MB, "
         f"onnxruntime and PyTorch differ by at most {difference:.2g}"
     )
-    results = _measure(path, sets, nms="hard", conf=0.01)
+    results = _measure(path, sets, nms=nms, conf=0.01)
     for name, result in results.items():
         print(f"{name}: AP {100 * result.ap:.1f}, AP50 {100 * result.ap50:.1f}")
     provenance["results"] = {
@@ -160,9 +181,10 @@ def export_with_card(
     if len(trained.history) > 1:
         plot_curves(trained.history, curves)
     path.with_suffix(".md").write_text(
-        _card(path, provenance, results, difference, curves.name if curves.exists() else None),
+        _card(path, provenance, results, difference, curves.name if curves.exists() else None, nms),
         encoding="utf-8",
     )
+    return results
 
 
 def _export(trained: Trained, path: Path, *, half: bool) -> float:
@@ -197,6 +219,7 @@ def _card(
     results: Mapping[str, EvalResult],
     difference: float,
     curves: str | None,
+    nms: str,
 ) -> str:
     lines = [
         f"# Model card: {path.stem}",
@@ -206,7 +229,8 @@ def _card(
         "## Accuracy",
         "",
     ]
-    lines += ["COCO protocol, score ≥ 0.01, hard NMS at 0.5, at most 100 boxes an image.", ""]
+    suppression = "hard NMS at 0.5" if nms == "hard" else f"{nms} soft-NMS"
+    lines += [f"COCO protocol, score ≥ 0.01, {suppression}, at most 100 boxes an image.", ""]
     lines += [
         "| set | images | AP | AP50 | AP75 | small | medium | large |",
         "|---|---|---|---|---|---|---|---|",
@@ -239,18 +263,16 @@ def _number(share: float) -> str:
     return f"{100 * share:.1f}" if share == share else "-"
 
 
-def anchor_recall(data: str) -> str:
+def anchor_recall(coco: CocoSet) -> str:
     """A table by box size in the input: which share of the boxes has an anchor of IoU ≥ 0.5."""
-    content = read_coco(data)
-    sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
-    boxes = torch.tensor(
-        [
-            [v / sizes[a["image_id"]][i % 2] for i, v in enumerate(a["bbox"])]
-            for a in content["annotations"]
-            if not a.get("iscrowd") and min(a["bbox"][2:]) > 0
-        ]
+    boxes = torch.from_numpy(
+        np.concatenate(
+            [
+                image.targets.boxes[~image.targets.ignore] / np.array([*image.size] * 2, np.float32)
+                for image in coco.images
+            ]
+        )
     )
-    boxes[:, 2:] += boxes[:, :2]
     side = areas(boxes).sqrt() * RESOLUTION
     anchors = to_corners(make_anchors(RESOLUTION))[None]
     best = torch.cat([_best_iou(part[None], anchors)[0] for part in boxes.split(512)])
@@ -258,9 +280,8 @@ def anchor_recall(data: str) -> str:
     rows = ["side, pixels   boxes   recall"]
     for low, high in ((0, 24), (24, 64), (64, 128), (128, RESOLUTION + 1), (0, RESOLUTION + 1)):
         part = (side >= low) & (side < high)
-        rows.append(
-            f"{low:4}-{high - 1:<7} {int(part.sum()):7}   {reached[part].float().mean():.2f}"
-        )
+        share = f"{reached[part].float().mean():.2f}" if part.any() else "-"
+        rows.append(f"{low:4}-{high - 1:<7} {int(part.sum()):7}   {share}")
     return "\n".join(rows)
 
 

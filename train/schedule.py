@@ -6,6 +6,7 @@ import math
 import time
 
 from train.config import TrainConfig, parse_resolution
+from train.pretrain_config import PretrainConfig
 
 
 class Schedule:
@@ -20,13 +21,18 @@ class Schedule:
         elapsed: Seconds that earlier parts of a resumed run took.
     """
 
-    def __init__(self, config: TrainConfig, steps_per_epoch: int, *, elapsed: float = 0.0) -> None:
+    def __init__(
+        self, config: TrainConfig | PretrainConfig, steps_per_epoch: int, *, elapsed: float = 0.0
+    ) -> None:
         self._config = config
-        self._stages = parse_resolution(config.resolution)
+        self._stages = parse_resolution(config.resolution, least=0)  # checked by the configuration
         self._start = time.monotonic() - elapsed
         self.total_steps = (
             None if config.minutes else max(1, round(config.epochs * steps_per_epoch))
         )
+        self._warmup = config.warmup
+        if self.total_steps is not None:
+            self._warmup = min(config.warmup, self.total_steps // 10)
 
     @property
     def elapsed(self) -> float:
@@ -47,7 +53,7 @@ class Schedule:
     def lr(self, step: int) -> float:
         """Learning rate of a step."""
         progress = self.progress(step)
-        warm = min(1.0, (step + 1) / self._config.warmup) if self._config.warmup else 1.0
+        warm = min(1.0, (step + 1) / self._warmup) if self._warmup else 1.0
         if self._config.schedule == "cosine":
             factor = 0.5 * (1 + math.cos(math.pi * progress))
         else:

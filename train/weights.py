@@ -2,25 +2,75 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from rdlite.errors import ModelError
 from rdlite.modelfile import DEFAULT_MODEL
+from train.anchors import ANCHORS_PER_CELL
+
+SYNONYMS = {
+    "aeroplane": "airplane",
+    "motorbike": "motorcycle",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+    "television": "tv",
+    "mobilephone": "cellphone",
+    "bike": "bicycle",
+    "plane": "airplane",
+    "human": "person",
+    "pedestrian": "person",
+}
+"""What VOC and others call classes of COCO, letters and digits only."""
 
 
-def read_weights(source: str | Path) -> dict[str, Tensor]:
-    """Read a state dict of `train.model.RefineDetLite`.
+class Weights(NamedTuple):
+    """A file's content.
+
+    Attributes:
+        tensors: float32, by name.
+        names: Its classes, where the file says them.
+    """
+
+    tensors: dict[str, Tensor]
+    names: tuple[str, ...] | None
+
+
+class Loaded(NamedTuple):
+    """What a model took from a file.
+
+    Attributes:
+        classes: Number of classes that began from a class of the file.
+        new: Names of the classes that did not.
+        backbone_only: Whether the file holds a backbone and nothing else.
+    """
+
+    classes: int
+    new: tuple[str, ...]
+    backbone_only: bool
+
+    def __str__(self) -> str:
+        if self.backbone_only:
+            return "the backbone is taken from the file, all else starts at random"
+        text = f"{self.classes} classes begin from the file's"
+        if self.new:
+            text += f", {len(self.new)} are new to it ({', '.join(self.new[:8])}"
+            text += ", ...)" if len(self.new) > 8 else ")"
+        return text
+
+
+def read_weights(source: str | Path) -> Weights:
+    """Read the weights of `train.model.RefineDetLite`, or of its backbone.
 
     Args:
         source: A `.safetensors` file, a `.pt` checkpoint of a training run (its averaged weights
             are taken), a `.onnx` file that `python -m train export` wrote, or "default" for the
             model that rdlite ships.
-
-    Returns:
-        Name to float32 tensor.
 
     Raises:
         ModelError: The file does not exist or is of none of these kinds.
@@ -33,66 +83,138 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
         )
     if path.suffix not in readers:
         raise ModelError(f"{path} is no weights file; wanted one of kind {', '.join(readers)}")
-    return {name: tensor.float() for name, tensor in readers[path.suffix](path).items()}
+    tensors, names = readers[path.suffix](path)
+    tensors = {k: v.float() for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
+    return Weights(tensors, names)
 
 
-def load_weights(model: nn.Module, source: str | Path) -> None:
-    """Load a file's weights into a model of exactly that layout.
+def load_weights(
+    model: nn.Module, source: str | Path, *, names: Sequence[str] | None = None
+) -> Loaded:
+    """Start a model from a file's weights.
 
-    Batch counters may be missing; anything else that is missing, left over or of another shape is
-    an error.
+    A class that the file knows by name (case, spaces and VOC's spellings aside) begins from that
+    class's row of the class predictors; a new one from the mean of all its classes, with a little
+    noise: what they have in common is to be an object. A file with the backbone alone fills the
+    backbone.
+
+    Args:
+        model: A `RefineDetLite` of the file's width and architecture.
+        source: As `read_weights`.
+        names: The model's classes; None takes the file's rows as they are.
+
+    Returns:
+        What was taken.
 
     Raises:
         ModelError: The file does not fit; the first differences are named.
     """
-    weights = read_weights(source)
+    tensors, known = read_weights(source)
     own = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    backbone_only = all(name.startswith("backbone.") for name in tensors)
+    if backbone_only:
+        own = {k: v for k, v in own.items() if k.startswith("backbone.")}
+        rows: list[int | None] = []
+    else:
+        rows = _class_rows(tensors, known, names, own, source)
+        for name in (n for n in tensors if n.startswith("odm_conf.")):
+            tensors[name] = _select_classes(tensors[name], rows)
     wrong = [
         name
         for name, value in own.items()
-        if name not in weights or weights[name].shape != value.shape
+        if name not in tensors or tensors[name].shape != value.shape
     ]
-    wrong += [name for name in weights if name not in own]
+    wrong += [name for name in tensors if name not in own]
     if wrong:
         raise ModelError(
             f"{source} does not fit this network: {len(wrong)} tensors are missing, left over or "
             f"of another shape ({', '.join(wrong[:3])}, ...); check the width, the classes and the "
             "architecture switches"
         )
-    model.load_state_dict(weights, strict=False)
+    model.load_state_dict(tensors, strict=False)
+    new = [name for name, row in zip(names or (), rows, strict=False) if row is None]
+    return Loaded(sum(row is not None for row in rows), tuple(new), backbone_only)
+
+
+def _class_rows(
+    tensors: dict[str, Tensor],
+    known: tuple[str, ...] | None,
+    names: Sequence[str] | None,
+    own: dict[str, Tensor],
+    source: str | Path,
+) -> list[int | None]:
+    """The file's class index (from 0) for each class of the model; None for a new one."""
+    count = len(tensors.get("odm_conf.0.bias", ())) // ANCHORS_PER_CELL - 1
+    wanted = len(own["odm_conf.0.bias"]) // ANCHORS_PER_CELL - 1
+    if names is None or known is None:
+        if count != wanted:
+            raise ModelError(
+                f"{source} has {count} classes without names, the data has {wanted}; start from "
+                "an .onnx or .pt file, which name their classes"
+            )
+        return list(range(count))
+    return match_classes(names, known)
+
+
+def match_classes(names: Sequence[str], known: Sequence[str]) -> list[int | None]:
+    """Index in `known` of each name, by letters and digits alone and `SYNONYMS`, or None."""
+    index = {_plain(name): i for i, name in enumerate(known)}
+    return [index.get(_plain(name)) for name in names]
+
+
+def _plain(name: str) -> str:
+    letters = "".join(c for c in name.casefold() if c.isalnum())
+    return SYNONYMS.get(letters, letters)
+
+
+def _select_classes(value: Tensor, rows: Sequence[int | None]) -> Tensor:
+    """Rows of a class predictor for other classes; a channel is anchor * (1 + classes) + class."""
+    value = value.unflatten(0, (ANCHORS_PER_CELL, -1))
+    common = value[:, 1:].mean(dim=1)
+    chosen = [value[:, 0]]
+    for row in rows:
+        if row is None:
+            chosen.append(common + 0.1 * common.std() * torch.randn_like(common))
+        else:
+            chosen.append(value[:, 1 + row])
+    return torch.stack(chosen, dim=1).flatten(0, 1)
 
 
 def write_weights(model: nn.Module, path: str | Path) -> None:
     """Write a model's state dict as float32 safetensors, without batch counters."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {
         k: v.contiguous().cpu()
         for k, v in model.state_dict().items()
         if "num_batches_tracked" not in k
     }
-    save_file(state, path)
+    Path(path).write_bytes(save(state))  # save_file makes a file only its owner can read
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
     from safetensors.torch import load_file
 
-    return load_file(path)
+    return load_file(path), None
 
 
-def _read_checkpoint(path: Path) -> dict[str, Tensor]:
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
     state = torch.load(path, map_location="cpu", weights_only=True)
     if "ema" not in state:
         raise ModelError(
             f"{path} is no checkpoint of `python -m train fit`: it holds no averaged weights"
         )
-    return {k: v for k, v in state["ema"].items() if not k.endswith("num_batches_tracked")}
+    # A run of `pretrain` holds a classifier around the backbone; only the backbone is wanted.
+    tensors = {k: v for k, v in state["ema"].items() if not k.startswith("classifier.")}
+    return tensors, tuple(state["names"])
 
 
-def _read_onnx(path: Path) -> dict[str, Tensor]:
+def _read_onnx(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
     import onnx
     from onnx import numpy_helper
 
-    initializers = onnx.load(path).graph.initializer
-    arrays = {i.name: numpy_helper.to_array(i) for i in initializers if "." in i.name}
-    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    model = onnx.load(path)
+    arrays = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer if "." in i.name}
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    names = tuple(json.loads(metadata["rdlite.names"])) if "rdlite.names" in metadata else None
+    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, names

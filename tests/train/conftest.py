@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,3 +48,30 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         json.dumps({"images": images, "annotations": annotations, "categories": categories})
     )
     return path, folder
+
+
+@pytest.fixture
+def settings(shapes: tuple[Path, Path], tmp_path: Path) -> Callable[..., Any]:
+    """Settings of a run on `shapes` that takes seconds, by the name of its folder."""
+    from train.config import TrainConfig
+
+    data, images = shapes
+
+    def make(name: str, **options):
+        values = {
+            "data": str(data),
+            "images": str(images),
+            "cache": str(tmp_path / "cache"),
+            "out": str(tmp_path / name),
+            "width": 16,
+            "batch": 8,
+            "holdout": 0.0,
+            "epochs": 4,
+            "warmup": 2,
+            "resolution": "96:0.5,128:1",
+            "workers": 0,
+            "threads": 1,
+        }
+        return TrainConfig(**(values | options))
+
+    return make

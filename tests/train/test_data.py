@@ -89,12 +89,41 @@ def test_load_coco_gives_arrays_in_the_order_of_the_file(tmp_path: Path) -> None
     assert first.ignore.tolist() == [False, False, True]
     assert first.score.tolist() == [0.5, 1, 1]
     assert second.boxes.tolist() == [[5, 5, 25, 15], [30, 20, 50, 35], [50, 30, 60, 40]]
+    assert (coco.empty_boxes, coco.outside_boxes, coco.clipped_boxes) == (1, 1, 1)
     assert coco.dropped_boxes == 2
 
 
 def test_load_coco_accepts_images_without_boxes(tmp_path: Path) -> None:
-    coco = load_coco(write_json(tmp_path, content(1) | {"annotations": []}))
-    assert coco.images[0].targets.boxes.shape == (0, 4)
+    value = content(2)
+    value["annotations"] = value["annotations"][:1]
+    coco = load_coco(write_json(tmp_path, value))
+    assert coco.images[1].targets.boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "count"),
+    [
+        ({"bbox": [5, 5, 0, 9]}, "1 have no area"),
+        ({"bbox": [90, 5, 5, 9]}, "1 lie outside"),
+        ({"bbox": [1, 2, 3, 4], "iscrowd": 1}, "0 lie outside"),
+        (None, "of 0 annotations"),
+    ],
+)
+def test_set_with_no_box_to_learn_from_is_refused(
+    tmp_path: Path, fields: dict[str, Any] | None, count: str
+) -> None:
+    boxes = [{"image_id": 10, "category_id": 3, **fields}] if fields else []
+    path = write_json(tmp_path, content(1) | {"annotations": boxes})
+    with pytest.raises(DataError, match=f"no box to learn from.*{count}"):
+        load_coco(path)
+
+
+def test_rounding_of_less_than_a_pixel_is_not_counted_as_clipped(tmp_path: Path) -> None:
+    value = content(1)
+    value["annotations"][0]["bbox"] = [-0.5, 0, 60.9, 40.5]
+    coco = load_coco(write_json(tmp_path, value))
+    assert coco.images[0].targets.boxes[0].tolist() == [0, 0, 60, 40]
+    assert coco.clipped_boxes == 0
 
 
 @pytest.mark.parametrize(
@@ -106,6 +135,7 @@ def test_load_coco_accepts_images_without_boxes(tmp_path: Path) -> None:
         ("images", [{"id": 1, "file_name": "a", "width": 0, "height": 5}], "has size"),
         ("images", content(1)["images"] * 2, "occurs twice in images"),
         ("categories", content(1)["categories"] * 2, "occurs twice in categories"),
+        ("categories", [{"id": 3, "name": " "}], "empty name"),
         ("annotations", content(1)["annotations"][:1] * 2, "occurs twice in annotations"),
         (
             "annotations",
@@ -129,6 +159,14 @@ def test_bad_annotation_file_is_refused_in_a_sentence(
     with pytest.raises(DataError, match=message) as caught:
         load_coco(path)
     assert "set.json" in str(caught.value)
+
+
+def test_of_several_bad_annotations_one_is_named_and_all_are_counted(tmp_path: Path) -> None:
+    value = content(3)
+    for annotation in value["annotations"][1:]:
+        annotation["category_id"] = 99
+    with pytest.raises(DataError, match=r"category_id 99.*\(4 more annotations are wrong\)"):
+        load_coco(write_json(tmp_path, value))
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"images": [], "annotations": []}'])

@@ -68,7 +68,7 @@ def test_training_starts_again_from_an_exported_file(
 
 def test_safetensors_round_trip(network: RefineDetLite, tmp_path: Path) -> None:
     write_weights(network, tmp_path / "w.safetensors")
-    weights = read_weights(tmp_path / "w.safetensors")
+    weights = read_weights(tmp_path / "w.safetensors").tensors
     assert all(torch.equal(weights[k], network.state_dict()[k]) for k in weights)
 
 
@@ -85,8 +85,8 @@ def test_what_is_no_weights_file_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_provenance_can_be_replaced_without_touching_the_weights(model_file: Path) -> None:
-    before = read_weights(model_file)
+    before = read_weights(model_file).tensors
     set_provenance(model_file, {"results": {"dev": {"ap": 0.1}}})
     assert Session(model_file).spec.provenance == {"results": {"dev": {"ap": 0.1}}}
-    after = read_weights(model_file)
+    after = read_weights(model_file).tensors
     assert all(torch.equal(before[k], after[k]) for k in before)

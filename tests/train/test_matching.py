@@ -12,7 +12,8 @@ ANCHORS = torch.tensor(
 def targets(*rows: tuple[list[float], int, bool]):
     boxes = torch.tensor([row[0] for row in rows], dtype=torch.float32).reshape(-1, 4)
     labels = torch.tensor([row[1] for row in rows], dtype=torch.int64)
-    return boxes, labels, torch.tensor([row[2] for row in rows], dtype=torch.bool)
+    ignore = torch.tensor([row[2] for row in rows], dtype=torch.bool)
+    return boxes, labels, ignore, torch.ones(len(rows))
 
 
 def test_anchors_above_half_iou_are_positive_and_the_rest_background() -> None:
@@ -52,3 +53,28 @@ def test_of_boxes_that_share_a_best_anchor_the_closest_gets_it() -> None:
     rows = (([0.6, 0.6, 0.70, 0.70], 1, False), ([0.6, 0.6, 0.68, 0.68], 2, False))
     for order in (rows, rows[::-1]):
         assert match(ANCHORS, collate([targets(*order)])).labels.tolist() == [[0, 0, 1, 0]]
+
+
+def test_positives_weigh_what_their_box_does_and_all_others_1() -> None:
+    rows = (
+        ([0.0, 0.0, 0.2, 0.2], 1, False),
+        ([0.6, 0.6, 1.0, 1.0], 2, False),
+        ([0.6, 0.6, 0.8, 0.8], 3, True),
+    )
+    boxes, labels, ignore, _ = targets(*rows)
+    scored = (boxes, labels, ignore, torch.tensor([0.25, 0.5, 0.75]))
+    matched = match(ANCHORS, collate([scored, targets()]))
+    assert matched.labels.tolist() == [[1, 0, IGNORED, 2], [0, 0, 0, 0]]
+    assert matched.weights.tolist() == [[0.25, 1.0, 1.0, 0.5], [1.0, 1.0, 1.0, 1.0]]
+
+
+def test_a_box_that_takes_its_best_anchor_brings_its_weight() -> None:
+    boxes, labels, ignore, _ = targets(([0.75, 0.75, 0.8, 0.8], 3, False))
+    matched = match(ANCHORS, collate([(boxes, labels, ignore, torch.tensor([0.4]))]))
+    assert torch.equal(matched.weights, torch.tensor([[1.0, 1.0, 0.4, 1.0]]))
+
+
+def test_targets_keep_their_scores_on_another_device() -> None:
+    boxes, labels, ignore, _ = targets(([0.0, 0.0, 0.2, 0.2], 1, False))
+    moved = collate([(boxes, labels, ignore, torch.tensor([0.5])), targets()]).to("cpu")
+    assert moved.scores.tolist() == [[0.5], [1.0]]

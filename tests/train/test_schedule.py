@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rdlite.errors import OptionError
 from train.config import TrainConfig, parse_resolution
+from train.defaults import explain, settle
 from train.schedule import Schedule
 
 
 def config(**options) -> TrainConfig:
+    options = {"resolution": "320", "lr": 1e-3} | options
     return TrainConfig(data="d", images="i", out="o", **options)
 
 
@@ -55,7 +59,37 @@ def test_an_impossible_resolution_schedule_is_refused(text: str, reason: str) ->
         parse_resolution(text)
 
 
-@pytest.mark.parametrize("wrong", [{"lr": 0}, {"batch": 0}, {"optimizer": "lion"}, {"minutes": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"lr": -1}, {"batch": -1}, {"optimizer": "lion"}, {"minutes": -1}, {"freeze": "head"}]
+)
 def test_impossible_settings_are_refused_by_name(wrong: dict) -> None:
     with pytest.raises(OptionError, match=next(iter(wrong))):
         config(**wrong)
+
+
+def test_warm_up_takes_no_more_than_a_tenth_of_a_short_schedule() -> None:
+    schedule = Schedule(config(epochs=5, lr=1.0, warmup=200), 10)
+    assert [round(schedule.lr(step), 2) for step in range(5)] == [0.2, 0.4, 0.6, 0.79, 0.98]
+
+
+def test_what_is_left_open_is_chosen_by_the_size_of_the_set() -> None:
+    told = TrainConfig(data="d", images="i", out="o", init="default")
+    samples = []
+    for images in (24, 100, 1_000, 16_000, 100_000):
+        chosen = settle(told, images)
+        samples.append(chosen.epochs * images)
+        assert settle(chosen, images) == chosen
+        assert f"epochs {chosen.epochs}" in explain(told, chosen, images)
+    assert samples == sorted(samples) and 9_000 < samples[0] and samples[-1] < 400_000
+    assert (settle(told, 24).batch, settle(told, 1_000).batch) == (6, 16)
+    scratch = replace(told, init=None)
+    assert settle(scratch, 1_000).epochs == pytest.approx(3 * settle(told, 1_000).epochs, rel=0.01)
+    assert settle(scratch, 1_000).lr == 2 * settle(told, 1_000).lr
+
+
+def test_what_was_told_is_not_chosen() -> None:
+    told = TrainConfig(
+        data="d", images="i", out="o", batch=3, epochs=2.5, lr=0.02, resolution="128"
+    )
+    assert settle(told, 500) == told
+    assert explain(told, settle(told, 500), 500) == ""

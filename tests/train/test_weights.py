@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from rdlite.errors import ModelError
+from rdlite.modelfile import DEFAULT_MODEL
+from rdlite.session import Session
+from train.anchors import ANCHORS_PER_CELL
+from train.export import export_onnx
+from train.model import RefineDetLite
+from train.weights import load_weights, match_classes, write_weights
+
+
+def network(classes: int, seed: int) -> RefineDetLite:
+    torch.manual_seed(seed)
+    return RefineDetLite(classes, width=16).eval()
+
+
+def class_rows(model: RefineDetLite) -> torch.Tensor:
+    """The first level's class predictor: (anchors, background and classes, 256)."""
+    return model.odm_conf[0].weight.detach().reshape(ANCHORS_PER_CELL, -1, 256)
+
+
+def test_classes_are_matched_by_name_whatever_their_case_spaces_and_dialect() -> None:
+    known = ["person", "airplane", "dining table", "tv", "couch", "cell phone"]
+    names = ["Dining_Table", "aeroplane", "TV-monitor", "sofa", "gizmo", "cellphone", "Person"]
+    assert match_classes(names, known) == [2, 1, 3, 4, None, 5, 0]
+
+
+def test_every_class_of_voc_begins_from_one_of_the_embedded_model() -> None:
+    voc = (
+        "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
+        "person pottedplant sheep sofa train tvmonitor"
+    ).split()
+    names = Session(DEFAULT_MODEL).spec.names
+    rows = match_classes(voc, names)
+    assert None not in rows and len(set(rows)) == 20
+    assert names[rows[voc.index("tvmonitor")]] == "tv"
+
+
+def test_known_classes_begin_from_their_row_and_new_ones_from_the_common_one(
+    tmp_path: Path,
+) -> None:
+    source = network(3, seed=0)
+    with torch.no_grad():  # rows unlike each other
+        for name, value in source.named_parameters():
+            if name.startswith("odm_conf"):
+                value.normal_(std=0.05)
+    path = tmp_path / "source.onnx"
+    export_onnx(
+        source, path, names=["cat", "dog", "bus"], category_ids=[1, 2, 3], provenance={}, half=False
+    )
+    model = network(2, seed=1)
+    loaded = load_weights(model, path, names=["gizmo", "Bus"])
+
+    assert (loaded.classes, loaded.new) == (1, ("gizmo",))
+    assert "1 classes begin" in str(loaded) and "gizmo" in str(loaded)
+    before, after = class_rows(source), class_rows(model)
+    assert torch.equal(after[:, 0], before[:, 0])  # background
+    assert torch.equal(after[:, 2], before[:, 3])
+    common = before[:, 1:].mean(dim=1)
+    assert 0 < (after[:, 1] - common).abs().mean() < 0.2 * common.abs().mean()
+    assert torch.equal(model.arm_loc[0].weight, source.arm_loc[0].weight)
+
+
+def test_a_backbone_file_fills_the_backbone_and_nothing_else(tmp_path: Path) -> None:
+    source, model, untouched = network(3, seed=0), network(2, seed=1), network(2, seed=1)
+    path = tmp_path / "backbone.safetensors"
+    state = source.state_dict()
+    save_file({k: v for k, v in state.items() if k.startswith("backbone.")}, path)
+    loaded = load_weights(model, path, names=["a", "b"])
+    assert loaded.backbone_only and "all else starts at random" in str(loaded)
+    x = torch.rand(1, 3, 96, 96) * 255
+    with torch.no_grad():
+        for ours, theirs in zip(model.backbone(x), source.backbone(x), strict=True):
+            assert torch.equal(ours, theirs)
+    assert torch.equal(model.odm_conf[0].weight, untouched.odm_conf[0].weight)
+
+
+def test_rows_without_names_are_refused_when_their_number_differs(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    write_weights(network(3, seed=0), path)
+    assert load_weights(network(3, seed=1), path, names=["a", "b", "c"]).classes == 3
+    with pytest.raises(ModelError, match="3 classes without names, the data has 2"):
+        load_weights(network(2, seed=1), path, names=["a", "b"])

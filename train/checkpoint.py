@@ -1,0 +1,90 @@
+"""What a run leaves on disk to go on from: its checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rdlite.errors import OptionError
+
+CHECKPOINT = "checkpoint.pt"
+SETTINGS = "settings.json"
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint, whole or not at all."""
+    temporary = folder / f".{CHECKPOINT}.partial"
+    torch.save(state, temporary)
+    os.replace(temporary, folder / CHECKPOINT)
+
+
+def load_checkpoint(folder: str | Path) -> dict[str, Any]:
+    """The state that `save_checkpoint` wrote into a run's folder; plain tensors and JSON types.
+
+    Raises:
+        OptionError: The folder holds no checkpoint.
+    """
+    path = Path(folder) / CHECKPOINT
+    if not path.is_file():
+        raise OptionError(
+            f"{folder} holds no {CHECKPOINT}; give the --out folder of a training run"
+        )
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def save_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Write a run's settings when it begins, so that it can go on without being told again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{SETTINGS}.partial"
+    temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / SETTINGS)
+
+
+def saved_settings(folder: str | Path) -> dict[str, Any]:
+    """The settings of the run in a folder; empty when there is none."""
+    path = Path(folder) / SETTINGS
+    if not path.is_file():
+        return {}
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OptionError(
+            f"{path} is not JSON ({error}); delete it or give another --out"
+        ) from error
+    return settings
+
+
+def check_same_run(
+    saved: dict[str, Any], now: dict[str, Any], *, may_change: tuple[str, ...]
+) -> None:
+    """Refuse to continue a run with other settings than it began with.
+
+    Args:
+        saved: The settings it began with.
+        now: Those it was given now; `out` names its folder.
+        may_change: Settings that decide nothing about what is learned.
+
+    Raises:
+        OptionError: Something else differs; both values are named.
+    """
+    changed = [k for k in now if k not in may_change and saved.get(k) != now[k]]
+    if (saved["minutes"] is None) != (now["minutes"] is None):  # epochs cannot become minutes
+        changed.append("minutes")
+    if changed:
+        raise OptionError(
+            f"{now['out']} holds a run with other settings ("
+            + ", ".join(f"{k}: {saved.get(k)!r} there, {now[k]!r} here" for k in changed)
+            + "); give the same settings to continue it, or another --out"
+        )
+
+
+def truncate_log(log: Path, step: int) -> None:
+    """Drop what an interrupted part logged after its last checkpoint: it is done again."""
+    rows = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    kept = [row for row in rows if json.loads(row)["step"] <= step]
+    log.write_text("".join(f"{row}\n" for row in kept), encoding="utf-8")

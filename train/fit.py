@@ -1,0 +1,76 @@
+"""`python -m train fit`: train, export the model, and measure it through the shipped run time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rdlite.evaluate import EvalResult
+from train import distributed
+from train.checkpoint import saved_settings
+from train.config import TrainConfig
+from train.engine import Trainer
+from train.recipes import make_config, merge
+from train.report import export_with_card
+from train.validation import write_validation
+
+MODEL = "model.onnx"
+RESULTS = "results.json"
+
+
+def run_config(recipes: list[str], given: Mapping[str, Any]) -> TrainConfig:
+    """The settings of a run: those it began with, under what is said now.
+
+    Args:
+        recipes: Names or files, see `train.recipes`.
+        given: Options of the command line; `out` names the folder.
+
+    Raises:
+        OptionError: As `train.recipes.make_config`.
+    """
+    settings, _ = merge(recipes, given)
+    saved = saved_settings(settings["out"]) if "out" in settings else {}
+    if not saved:
+        return make_config(recipes, given)
+    return TrainConfig(**(saved | settings))  # a choice once made for the user stays made
+
+
+def fit(config: TrainConfig) -> dict[str, EvalResult]:
+    """Train to the end, then write `model.onnx`, its card `model.md`, and `results.json`.
+
+    Args:
+        config: Settings; a run found in `config.out` goes on.
+
+    Returns:
+        AP by the name of the set; empty when nothing was held out, and in all processes but the
+        first.
+    """
+    trainer = Trainer(config)
+    trainer.fit()
+    if distributed.rank():
+        return {}
+    return finish(trainer)
+
+
+def finish(trainer: Trainer) -> dict[str, EvalResult]:
+    """Export a trained run, measure it, and say what was left out."""
+    config, out = trainer.config, Path(trainer.config.out)
+    validation = write_validation(config, trainer.dataset.coco)
+    results = export_with_card(
+        str(out),
+        str(out / MODEL),
+        [validation] if validation else [],
+        classes=None,
+        note="",
+        half=True,
+        nms="gaussian" if config.soft_nms else "hard",
+    )
+    content = {name: result.to_dict() for name, result in results.items()}
+    (out / RESULTS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if not validation:
+        print("no AP: no image was held out; give --val with annotations to measure it")
+    print(trainer.dataset.summary())
+    print(f'open it with rdlite.Detector("{out / MODEL}")')
+    return results

@@ -1,0 +1,300 @@
+"""Learning from a teacher: the ODM is drawn towards the features of another detector.
+
+The teacher is any ONNX detector whose feature maps have the strides of P1, P2 and P3 (16, 32, 64).
+It sees the same augmented images as the network, so every crop is a new lesson, with or without
+labels. Feature imitation: FitNets (arXiv 1412.6550); weighting cells by the teacher's confidence
+follows the imitation masks of arXiv 1906.03609.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rdlite.errors import ModelError, OptionError
+from train.config import TrainConfig, parse_resolution
+from train.model import HEAD_CHANNELS
+
+SETTLE = 64
+"""Batches of a resolution from which its statistics are taken; afterwards the targets stand."""
+
+
+class Lesson(NamedTuple):
+    """What a teacher says about a batch, one entry a level.
+
+    Attributes:
+        features: float32 (B, C, h, w).
+        scores: float32 (B, h, w), the best class probability of each cell.
+    """
+
+    features: list[Tensor]
+    scores: list[Tensor]
+
+    def to(self, device: torch.device | str) -> Lesson:
+        """The same lesson on another device."""
+        return Lesson(*([t.to(device, non_blocking=True) for t in part] for part in self))
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherSettings:
+    """Which tensors of which file are imitated.
+
+    Attributes:
+        path: The ONNX file; one input, (B, 3, R, R).
+        features: Tensor names, strides 16, 32, 64.
+        scores: Names of class probabilities, (B, h * w, classes) or (B, classes, h, w).
+        mean: Subtracted from blue, green, red.
+        std: Divides what is left.
+    """
+
+    path: str
+    features: tuple[str, ...]
+    scores: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def from_config(cls, config: TrainConfig) -> TeacherSettings:
+        """Read the `mimic*` options.
+
+        Raises:
+            OptionError: There are not as many score as feature tensors, or the numbers are not
+                three.
+        """
+        features, scores = _names(config.mimic_features), _names(config.mimic_scores)
+        if not features or len(features) != len(scores):
+            raise OptionError(
+                f"mimic needs as many score as feature tensors, got {len(features)} in "
+                f"mimic_features and {len(scores)} in mimic_scores; name them level by level, "
+                "separated by commas"
+            )
+        mean, std = (_triple(n, getattr(config, n)) for n in ("mimic_mean", "mimic_std"))
+        return cls(str(config.mimic), features, scores, mean, std)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _triple(name: str, text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise OptionError(f"{name} must be three numbers as 0,0,0, got {text!r}") from error
+    if len(values) != 3:
+        raise OptionError(f"{name} must be three numbers as 0,0,0, got {text!r}")
+    return values
+
+
+class Teacher:
+    """An ONNX detector, run on training batches of any resolution.
+
+    Args:
+        settings: File, tensors and input scaling.
+        device: "cuda" asks onnxruntime for its CUDA provider where that is installed.
+
+    Attributes:
+        channels: Channels of each feature tensor.
+
+    Raises:
+        ModelError: The file cannot be read or lacks a named tensor.
+    """
+
+    def __init__(self, settings: TeacherSettings, *, device: torch.device) -> None:
+        import onnx
+
+        path = Path(settings.path)
+        if not path.is_file():
+            raise ModelError(f"mimic: no file {path}; wanted an ONNX detector")
+        self._settings = settings
+        self._device = device
+        self._graph = onnx.load(path)
+        self._native = _make_dynamic(self._graph, settings)
+        self._sessions: dict[int, Any] = {}
+        blank = torch.zeros(1, self._native, self._native, 3, dtype=torch.uint8)
+        self.channels = [f.shape[1] for f in self(blank).features]
+
+    def __call__(self, images: Tensor) -> Lesson:
+        """Run the teacher.
+
+        Args:
+            images: uint8 (B, R, R, 3) BGR, on the CPU.
+
+        Returns:
+            Its features and best scores, on the CPU.
+        """
+        side, settings = images.shape[1], self._settings
+        if side not in self._sessions:
+            self._sessions[side] = self._open(side)
+        session = self._sessions[side]
+        mean, std = torch.tensor(settings.mean), torch.tensor(settings.std)
+        scaled = ((images - mean) / std).permute(0, 3, 1, 2).contiguous().numpy()
+        names = [*settings.features, *settings.scores]
+        values = session.run(names, {session.get_inputs()[0].name: scaled})
+        features = [torch.from_numpy(v) for v in values[: len(settings.features)]]
+        scores = [self._best(v, f) for v, f in zip(values[len(features) :], features, strict=True)]
+        return Lesson(features, scores)
+
+    def _best(self, values: np.ndarray, feature: Tensor) -> Tensor:
+        """The best class probability of each cell, (B, h, w)."""
+        scores = torch.from_numpy(values)
+        best = scores.amax(dim=1) if scores.dim() == 4 else scores.amax(dim=2)
+        if best[0].numel() != feature[0, 0].numel():
+            raise ModelError(
+                f"mimic: {self._settings.path} has scores of shape {tuple(scores.shape)} beside "
+                f"features of shape {tuple(feature.shape)}; name tensors of the same level"
+            )
+        return best.reshape(len(best), *feature.shape[2:])
+
+    def _open(self, side: int) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        available = onnxruntime.get_available_providers()
+        wanted = ["CUDAExecutionProvider"] if self._device.type == "cuda" else []
+        providers = [p for p in wanted if p in available] + ["CPUExecutionProvider"]
+        content = _at_side(self._graph, side, self._native).SerializeToString()
+        return onnxruntime.InferenceSession(content, options, providers=providers)
+
+
+def _make_dynamic(graph: Any, settings: TeacherSettings) -> int:
+    """Free batch and size of a loaded model's input and name the wanted outputs, in place.
+
+    Returns:
+        The side that the model was written for.
+    """
+    import onnx
+
+    known = {name for node in graph.graph.node for name in node.output}
+    missing = [n for n in (*settings.features, *settings.scores) if n not in known]
+    if missing:
+        raise ModelError(
+            f"mimic: {settings.path} has no tensor {missing[0]!r}; it has "
+            f"{', '.join(sorted(o.name for o in graph.graph.output))} as outputs, and "
+            f"{len(known)} inner ones"
+        )
+    initial = {value.name for value in graph.graph.initializer}
+    inputs = [value for value in graph.graph.input if value.name not in initial]
+    shape = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim]
+    if len(inputs) != 1 or len(shape) != 4 or shape[1] != 3:
+        raise ModelError(f"mimic: {settings.path} must have one input (B, 3, R, R)")
+    del graph.graph.input[:], graph.graph.output[:], graph.graph.value_info[:]
+    image = onnx.helper.make_tensor_value_info(inputs[0].name, 1, ["batch", 3, "side", "side"])
+    graph.graph.input.append(image)
+    for name in (*settings.features, *settings.scores):
+        graph.graph.output.append(onnx.helper.make_tensor_value_info(name, 1, None))
+    return shape[2] or 320
+
+
+def _at_side(graph: Any, side: int, native: int) -> Any:
+    """A copy whose fixed reshapes fit another side and any batch.
+
+    A channel shuffle is written as reshapes to constants such as [1, 2, 48, 40, 40]: the first
+    entry becomes 0 (as in the input), the last two follow the side.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph)
+    shapes = {node.input[1] for node in copy.graph.node if node.op_type == "Reshape"}
+    for tensor in copy.graph.initializer:
+        if tensor.name in shapes:
+            value = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(
+                numpy_helper.from_array(_resized(value, side, native), name=tensor.name)
+            )
+    return copy
+
+
+def _resized(shape: np.ndarray, side: int, native: int) -> np.ndarray:
+    spatial = len(shape) > 3 and shape[-1] == shape[-2] > 1
+    flattened = len(shape) == 3 and shape[-1] == -1
+    if shape[0] != 1 or not (spatial or flattened):
+        return shape  # of a bias or the like
+    shape = shape.copy()
+    shape[0] = 0
+    if spatial:
+        shape[-2:] = shape[-2:] * side // native
+    return shape
+
+
+class MimicLoss(nn.Module):
+    """Distance between the ODM's features and the teacher's.
+
+    Each level's trunk goes through one 1x1 convolution, each channel of the teacher is standardised
+    with statistics of that level and resolution (those taken at 192 pixels are wrong at 320), and
+    each cell counts by the teacher's best score in it.
+
+    Args:
+        channels: Of the teacher's features, by level.
+        config: For its resolutions.
+    """
+
+    def __init__(self, channels: Sequence[int], config: TrainConfig) -> None:
+        super().__init__()
+        self.project = nn.ModuleList(nn.Conv2d(HEAD_CHANNELS, c, 1) for c in channels)
+        self.weight = config.mimic_weight
+        for side, _ in parse_resolution(config.resolution):
+            self.register_buffer(f"batches_{side}", torch.zeros((), dtype=torch.int64))
+            for level, count in enumerate(channels):
+                self.register_buffer(f"mean_{side}_{level}", torch.zeros(count))
+                self.register_buffer(f"square_{side}_{level}", torch.zeros(count))
+
+    def forward(self, trunks: Sequence[Tensor], lesson: Lesson, side: int) -> Tensor:
+        """Measure the distance.
+
+        Args:
+            trunks: ODM features of a batch, (B, 256, h, w), finest level first.
+            lesson: The teacher's.
+            side: Resolution of the batch.
+
+        Returns:
+            Scalar: mean squared difference per channel, cells weighted, mean over levels, times the
+            weight.
+
+        Raises:
+            OptionError: The grids differ.
+        """
+        self._observe(lesson.features, side)
+        losses = []
+        for level, (project, feature, score) in enumerate(
+            zip(self.project, lesson.features, lesson.scores, strict=True)
+        ):
+            if feature.shape[2:] != trunks[level].shape[2:]:
+                raise OptionError(
+                    f"mimic: the teacher's level {level + 1} has a grid of "
+                    f"{tuple(feature.shape[2:])} at {side} pixels, the ODM "
+                    f"{tuple(trunks[level].shape[2:])}; name tensors of strides 16, 32, 64"
+                )
+            ours = project(trunks[level]).float()
+            distance = (ours - self._standardise(feature, side, level)).square().mean(dim=1)
+            losses.append((distance * score).sum() / score.sum().clamp(min=1e-6))
+        return self.weight * torch.stack(losses).mean()
+
+    def _buffer(self, kind: str, side: int, level: int) -> Tensor:
+        return self.get_buffer(f"{kind}_{side}_{level}")
+
+    @torch.no_grad()
+    def _observe(self, features: Sequence[Tensor], side: int) -> None:
+        batches = self.get_buffer(f"batches_{side}")
+        if not self.training or batches >= SETTLE:
+            return
+        batches += 1
+        for level, feature in enumerate(features):
+            for kind, value in (("mean", feature), ("square", feature.square())):
+                buffer = self._buffer(kind, side, level)
+                buffer += (value.mean(dim=(0, 2, 3)) - buffer) / batches
+
+    def _standardise(self, feature: Tensor, side: int, level: int) -> Tensor:
+        mean = self._buffer("mean", side, level)[:, None, None]
+        variance = self._buffer("square", side, level)[:, None, None] - mean.square()
+        return (feature - mean) / variance.clamp(min=1e-6).sqrt()

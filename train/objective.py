@@ -1,0 +1,75 @@
+"""What a run minimises: the network together with everything that is trained beside it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from train.advanced import MultiTaskBalance
+from train.anchors import make_anchors
+from train.config import TrainConfig
+from train.loss import detection_loss
+from train.matching import Targets
+from train.mimic import Lesson, MimicLoss
+from train.model import RefineDetLite
+
+
+class Objective(nn.Module):
+    """A detector and its loss terms; one `forward` is one batch, so that it can be distributed.
+
+    Args:
+        model: The detector.
+        config: Which losses.
+        class_weights: float32 (K,), background first, if classes are weighted (Eq. 5).
+        mimic: The distance to a teacher, if there is one.
+    """
+
+    def __init__(
+        self,
+        model: RefineDetLite,
+        config: TrainConfig,
+        *,
+        class_weights: Tensor | None = None,
+        mimic: MimicLoss | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.mimic = mimic
+        self.balance = MultiTaskBalance() if config.multi_task else None
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self._giou, self._iou_guided = config.giou, config.iou_guided
+        self._bf16 = config.precision == "bf16"
+
+    def forward(
+        self, images: Tensor, targets: Targets, lesson: Lesson | None = None
+    ) -> dict[str, Tensor]:
+        """Compute the loss terms of a batch.
+
+        Args:
+            images: uint8 (B, R, R, 3) BGR.
+            targets: Their ground truth.
+            lesson: What the teacher says about them; needed if there is one.
+
+        Returns:
+            Scalars by name; their sum is what is minimised.
+        """
+        # Seen as NCHW, a contiguous NHWC batch is channels_last without a copy.
+        x = images.permute(0, 3, 1, 2).float()
+        side = images.shape[1]
+        beside = {}
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self._bf16):
+            coarse, refined = self.model.trunks(x)
+            outputs = self.model.predict(coarse, refined)
+            if self.mimic is not None and lesson is not None:
+                beside["mimic"] = self.mimic(refined, lesson, side)
+        terms = detection_loss(
+            outputs,
+            targets,
+            make_anchors(side).to(images.device),
+            giou=self._giou,
+            iou_guided=self._iou_guided,
+            class_weights=self.class_weights,
+        )
+        if self.balance is not None:
+            terms = self.balance(terms)
+        return terms | beside
