@@ -60,3 +60,13 @@ def test_to_coco_lists_every_readable_image(street: np.ndarray, tmp_path: Path) 
     assert [image["file_name"] for image in labels["images"]] == ["a.jpg"]
     assert len(labels["categories"]) == 80
     assert any(annotation["category_id"] == 1 for annotation in labels["annotations"])
+
+
+@pytest.mark.usefixtures("default_model")
+def test_finetune_teaches_two_new_classes_in_a_minute(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="training needs torch; run `pip install torch`")
+    printed = run("finetune.py", Path("run"), directory=tmp_path).splitlines()
+    assert "('disk', 'square')" in printed
+    assert printed[-1].startswith("AP50") and float(printed[-1].split()[-1]) >= 0.9
+    assert (tmp_path / "run" / "check" / "contact-sheet.png").exists()
+    assert "2 are new to it (disk, square)" in "".join(printed)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
+import statistics
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from rdlite.errors import OptionError, RdliteError
 from rdlite.evaluate import EvalResult
-from train.ablate_report import Record, read_record, write_record, write_report
+from train.ablate_report import CHART, TABLE, Record, read_record, write_record, write_report
 from train.checkpoint import check_same_run
 from train.config import TrainConfig
 from train.recipes import TABLE3, load_recipe, make_config
@@ -25,6 +27,8 @@ EQUAL = ("minutes", "epochs", "val", "val_images", "holdout", "out")
 """Settings that must be the same in every row."""
 TIMED_SIZE = (640, 480)
 """Width and height of the picture that a model is timed on, pixels; the usual size in COCO."""
+ROUNDS = 5
+"""Turns that each model takes when the models are timed."""
 SOME_FAILED, NONE_FINISHED = 3, 1
 
 
@@ -88,18 +92,19 @@ def ablate(
             print(f"{name}: {records[run.folder].summary()}", flush=True)
             _report(runs, records)
     out = runs[0].folder.parent
-    print((out / TABLE).read_text(encoding="utf-8"), f"{out / CHART}", sep="\n")
+    print(f"{(out / TABLE).read_text(encoding='utf-8')}\nAlso in {out}, with {CHART}")
     failed = sum(record.failed is not None for record in records.values())
     return NONE_FINISHED if failed == len(runs) else SOME_FAILED if failed else 0
 
 
 def _report(runs: Sequence[Run], records: Mapping[Path, Record]) -> None:
-    if records:
+    ended = [run for run in runs if run.folder in records]
+    if ended:
         write_report(
-            [records[run.folder] for run in runs if run.folder in records],
-            _times([run for run in runs if run.folder in records and _finished(run)]),
+            [records[run.folder] for run in ended],
+            _times([run for run in ended if records[run.folder].failed is None]),
             runs[0].folder.parent,
-            waiting=[run.folder.name for run in runs if run.folder not in records],
+            waiting=[run.folder.name for run in runs if run not in ended],
         )
 
 
@@ -208,7 +213,10 @@ def _run_in_process(run: Run) -> Record:
     write_record(run.folder, run.record(failed="it ended before it could say why"))
     process = multiprocessing.get_context("spawn").Process(target=_train, args=(run,))
     process.start()
-    process.join()
+    try:
+        process.join()
+    finally:
+        process.terminate()  # an interrupt may reach this process alone; no effect after its end
     record = read_record(run.folder)
     if process.exitcode and process.exitcode < 0:
         reason = f"killed by signal {-process.exitcode}" + (
@@ -247,10 +255,19 @@ def _end_with_parent() -> None:
 
 
 def _measured(run: Run, results: Mapping[str, EvalResult]) -> Record:
-    """The record of a run from what `train.fit.fit` returned."""
+    """The record of a finished run, from what `train.fit.fit` returned."""
+    from rdlite.session import Session
     from train.engine import build_model
+    from train.fit import MODEL
 
     if not results:
         raise OptionError("no image was held out to measure AP on; give --val")
     (result,) = results.values()
-    model = build_model(run.config, len(read_names(run.folder)))
+    scores = result.to_dict()
+    model = build_model(run.config, len(Session(run.folder / MODEL).spec.names))
+    return run.record(
+        ap=scores["ap"],
+        ap50=scores["ap50"],
+        ap75=scores["ap75"],
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+    )

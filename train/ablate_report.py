@@ -6,12 +6,13 @@ import csv
 import json
 import os
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 RECORD = "ablation.json"
+TABLE, CHART = "table.md", "chart.png"
 MEASURES = ("AP", "AP50", "AP75")
 PAPER = {
     "a": (24.7, 150),
@@ -45,7 +46,6 @@ class Record:
         settings: All fields of TrainConfig.
         failed: Why there are no numbers; None when the run finished.
         ap: COCO AP in [0, 1]; `ap50` and `ap75` at one IoU.
-        ms: Milliseconds per picture of the exported model, one thread, the whole call.
         parameters: Of the network.
     """
 
@@ -56,18 +56,17 @@ class Record:
     ap: float | None = None
     ap50: float | None = None
     ap75: float | None = None
-    ms: float | None = None
     parameters: int | None = None
 
     def summary(self) -> str:
         """The record in a line."""
         if self.failed is not None:
             return f"failed: {self.failed}"
-        return f"AP {_percent(self.ap)}, AP50 {_percent(self.ap50)}, {_number(self.ms)} ms/pic"
-
-
-def _percent(share: float | None) -> str:
-    return _number(None if share is None else 100 * share)
+        ap, ap50, ap75 = (
+            _number(None if share is None else 100 * share)
+            for share in (self.ap, self.ap50, self.ap75)
+        )
+        return f"AP {ap}, AP50 {ap50}, AP75 {ap75}"
 
 
 def _number(value: float | None, spread: float | None = None) -> str:
@@ -90,50 +89,58 @@ def read_record(folder: Path) -> Record | None:
     return Record(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
-def summarise(records: Iterable[Record]) -> list[dict[str, Any]]:
+def summarise(records: Iterable[Record], times: Mapping[str, float]) -> list[dict[str, Any]]:
     """One mapping a row, in the order in which rows first occur: what the table files hold.
 
     AP, AP50 and AP75 are means over the finished seeds in percent, `± ...` their sample standard
-    deviations (None with one seed), `ms/pic` the median over the seeds, `failed` the reasons.
+    deviations (None with one seed), `failed` the reasons.
+
+    Args:
+        records: Of all runs.
+        times: Milliseconds per picture by row.
     """
     by_row: dict[str, list[Record]] = {}
     for record in records:
         by_row.setdefault(record.row, []).append(record)
-    return [_summary(row, group) for row, group in by_row.items()]
+    return [_summary(group, times.get(row)) for row, group in by_row.items()]
 
 
-def _summary(row: str, records: Sequence[Record]) -> dict[str, Any]:
+def _summary(records: Sequence[Record], ms: float | None) -> dict[str, Any]:
     finished = [record for record in records if record.failed is None]
+    row = records[0].row
     summary: dict[str, Any] = {"row": row, "seeds": " ".join(str(r.seed) for r in finished)}
     for name in MEASURES:
         values = [getattr(record, name.lower()) for record in finished]
         shares = [100 * value for value in values if value is not None]
         summary[name] = statistics.mean(shares) if shares else None
         summary[f"± {name}"] = statistics.stdev(shares) if len(shares) > 1 else None
-    summary["ms/pic"] = statistics.median(r.ms for r in finished) if finished else None
+    summary["ms/pic"] = ms
     summary["parameters"] = finished[0].parameters if finished else None
     summary["paper AP"], summary["paper ms/pic"] = PAPER.get(row, (None, None))
     summary["failed"] = "; ".join(f"seed {r.seed}: {r.failed}" for r in records if r.failed)
     return summary
 
 
-def write_report(records: Sequence[Record], out: Path, *, waiting: Sequence[str]) -> None:
+def write_report(
+    records: Sequence[Record], times: Mapping[str, float], out: Path, *, waiting: Sequence[str]
+) -> None:
     """Write `table.md`, `table.csv`, `table.json` and `chart.png`.
 
     Args:
         records: Of the runs so far, finished or failed.
+        times: Milliseconds per picture by row.
         out: Folder to write into.
         waiting: Names of the runs still to come.
     """
-    rows = summarise(records)
+    rows = summarise(records, times)
     (out / "table.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     with open(out / "table.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    (out / "table.md").write_text(_markdown(rows, records[0].settings, waiting), encoding="utf-8")
+    (out / TABLE).write_text(_markdown(rows, records[0].settings, waiting), encoding="utf-8")
     if any(row["AP"] is not None for row in rows):
-        plot_chart(rows, out / "chart.png")
+        plot_chart(rows, out / CHART)
 
 
 def _markdown(

@@ -73,7 +73,8 @@ def check_same_run(
         OptionError: Something else differs; both values are named.
     """
     changed = [k for k in now if k not in may_change and saved.get(k) != now[k]]
-    if (saved["minutes"] is None) != (now["minutes"] is None):  # epochs cannot become minutes
+    otherwise_timed = (saved["minutes"] is None) != (now["minutes"] is None)
+    if otherwise_timed and "minutes" not in changed:  # epochs cannot become minutes
         changed.append("minutes")
     if changed:
         raise OptionError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -57,6 +58,10 @@ class TrainConfig:
     """Measure AP with Gaussian soft-NMS in place of hard NMS."""
     score_weights: bool = False
     """Weight every box by its `score`, where the annotations carry one."""
+
+    negative_iou: float = 0.5
+    """Anchors of IoU between this and 0.5 with their best box are neither positive nor negative;
+    0.5, as in the paper, leaves none out."""
 
     mimic: str | None = None
     """ONNX detector whose features the ODM is drawn towards; see `train.mimic`."""
@@ -118,6 +123,9 @@ class TrainConfig:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
+        for name, value in self.to_dict().items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise OptionError(f"{name} must be a finite number, got {value}")
         if self.resolution != "auto":
             parse_resolution(self.resolution)
         if self.freeze is not None:
@@ -135,6 +143,8 @@ class TrainConfig:
                 raise OptionError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 <= self.holdout < 1:
             raise OptionError(f"holdout must be at least 0 and below 1, got {self.holdout}")
+        if not 0 <= self.negative_iou <= 0.5:
+            raise OptionError(f"negative_iou must be from 0 to 0.5, got {self.negative_iou}")
         if not 0 <= self.ema < 1:
             raise OptionError(f"ema must be at least 0 and below 1, got {self.ema}")
         if self.minutes is not None and self.minutes <= 0:

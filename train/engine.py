@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rdlite.errors import OptionError, RdliteError
+from rdlite.errors import OptionError
 from train import distributed
 from train.augment import AugmentConfig
 from train.checkpoint import (

@@ -32,9 +32,7 @@ def run_config(recipes: list[str], given: Mapping[str, Any]) -> TrainConfig:
     """
     settings, _ = merge(recipes, given)
     saved = saved_settings(settings["out"]) if "out" in settings else {}
-    if not saved:
-        return make_config(recipes, given)
-    return TrainConfig(**(saved | settings))  # a choice once made for the user stays made
+    return make_config(recipes, given, saved=saved)  # a choice once made stays made
 
 
 def fit(config: TrainConfig) -> dict[str, EvalResult]:

@@ -38,6 +38,7 @@ class Objective(nn.Module):
         self.balance = MultiTaskBalance() if config.multi_task else None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self._giou, self._iou_guided = config.giou, config.iou_guided
+        self._negative_iou = config.negative_iou
         self._bf16 = config.precision == "bf16"
 
     def forward(
@@ -69,6 +70,7 @@ class Objective(nn.Module):
             giou=self._giou,
             iou_guided=self._iou_guided,
             class_weights=self.class_weights,
+            negative_iou=self._negative_iou,
         )
         if self.balance is not None:
             terms = self.balance(terms)

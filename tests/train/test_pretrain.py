@@ -16,8 +16,8 @@ from rdlite.errors import ModelError, OptionError, RdliteError
 from train.__main__ import main
 from train.checkpoint import load_checkpoint
 from train.classify_data import CROP_AREA, CROP_ASPECT, crop_window, open_classes, random_view
-from train.engine import NonFiniteLossError
 from train.model import RefineDetLite
+from train.optim import NonFiniteLossError
 from train.pretrain import Pretrainer
 from train.pretrain_config import PretrainConfig
 from train.weights import load_weights

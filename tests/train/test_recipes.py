@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from rdlite.errors import OptionError
+from train.__main__ import main
 from train.config import TrainConfig
 from train.recipes import TABLE3, built_in, list_recipes, load_recipe, make_config
 
@@ -146,3 +148,13 @@ def test_every_named_recipe_is_valid_and_listed() -> None:
     assert listed == list(built_in()) == [*TABLE3, "basic", "advanced"]
     for name in listed:
         make_config([name], FOLDERS)
+
+
+def test_help_shows_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["fit", "--help"])
+    assert exit_.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for field in dataclasses.fields(TrainConfig):
+        assert f"--{field.name.replace('_', '-')} " in said
+    assert "(default: adamw)" in said and "(required, here or in a recipe)" in said

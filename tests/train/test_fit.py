@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from rdlite import Detector
+from rdlite.errors import OptionError
+from rdlite.modelfile import DEFAULT_MODEL
+from train.__main__ import main
+from train.checkpoint import load_checkpoint
+from train.engine import Trainer
+from train.export import export_onnx
+from train.fit import run_config
+from train.model import RefineDetLite
+
+
+def test_a_run_ends_with_a_model_its_card_and_its_ap_on_images_it_never_saw(
+    settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = settings("run", epochs=1, holdout=0.25, resolution="96")
+    given = {k.replace("_", "-"): v for k, v in run.to_dict().items() if v is not None}
+    assert main(["fit", *(f"--{k}={v}" for k, v in given.items())]) == 0
+
+    out = Path(run.out)
+    assert Detector(out / "model.onnx").names == ("red", "green")
+    held = json.loads((out / "val.json").read_text())
+    assert len(held["images"]) == 6 and held["annotations"]
+    trained = Trainer(run).dataset
+    seen = {trained.coco.images[i].file_name for i in trained._indices}
+    assert len(seen) == 18
+    assert not seen & {image["file_name"] for image in held["images"]}
+    assert json.loads((out / "results.json").read_text())["val"]["images"] == 6
+    assert "| val | 6 |" in (out / "model.md").read_text()
+    printed = capsys.readouterr().out
+    assert "18 images" in printed and "model.onnx" in printed
+
+
+def test_a_killed_run_goes_on_with_the_settings_it_had(settings, tmp_path: Path) -> None:
+    run = settings("run", epochs=2, resolution="96")
+    Trainer(run).fit()
+    assert run_config([], {"out": run.out}) == Trainer(run).config
+    assert main(["fit", "--out", run.out]) == 0  # only the export was left to do
+    assert (Path(run.out) / "model.onnx").exists()
+    assert load_checkpoint(run.out)["step"] == 6
+    with pytest.raises(OptionError, match=r"holds a run with other settings \(lr: 0.001 there"):
+        Trainer(run_config([], {"out": run.out, "lr": 0.5}))
+
+
+def test_choices_are_kept_when_a_run_goes_on(settings) -> None:
+    run = settings("run", epochs=0, batch=0, lr=0, resolution="auto")
+    chosen = Trainer(run).config
+    assert (chosen.batch, chosen.lr, chosen.resolution) == (6, 1e-3, "192:0.55,256:0.82,320:1")
+    assert chosen.epochs > 100
+    assert run_config([], {"out": run.out}) == chosen
+
+
+def test_without_images_to_hold_out_a_run_says_that_there_is_no_ap(
+    settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = settings("run", epochs=1, resolution="96")
+    assert (
+        main(
+            [
+                "fit",
+                "--out",
+                run.out,
+                "--data",
+                run.data,
+                "--images",
+                run.images,
+                "--cache",
+                run.cache,
+                "--width",
+                "16",
+                "--batch",
+                "8",
+                "--epochs",
+                "0.1",
+                "--resolution",
+                "96",
+                "--workers",
+                "0",
+                "--threads",
+                "1",
+                "--holdout",
+                "0",
+            ]
+        )
+        == 0
+    )
+    assert "no AP" in capsys.readouterr().out
+    assert json.loads((Path(run.out) / "results.json").read_text()) == {}
+
+
+def test_a_validation_set_of_its_own_is_measured_under_soft_nms(settings) -> None:
+    run = settings("run", epochs=0.1, resolution="96", soft_nms=True)
+    arguments = run.to_dict() | {"val": run.data}
+    given = {k.replace("_", "-"): v for k, v in arguments.items() if v is not None}
+    assert main(["fit", *(f"--{k}={v}" for k, v in given.items())]) == 0
+    assert "gaussian soft-NMS" in (Path(run.out) / "model.md").read_text()
+    assert json.loads((Path(run.out) / "results.json").read_text())["val"]["images"] == 24
+
+
+def test_a_frozen_backbone_stays_bit_for_bit_as_it_was(settings, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    start = tmp_path / "start.onnx"
+    export_onnx(
+        RefineDetLite(2, width=16).eval(),
+        start,
+        names=["red", "cat"],
+        category_ids=[1, 2],
+        provenance={},
+        half=False,
+    )
+    trainer = Trainer(settings("run", init=str(start), freeze="backbone", epochs=1))
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    trainer.fit()
+    for name, value in trainer.model.state_dict().items():
+        if name.startswith("backbone."):
+            assert torch.equal(value, before[name]), name
+    assert not torch.equal(trainer.model.arm_loc[0].weight, before["arm_loc.0.weight"])
+
+
+def test_the_embedded_model_can_start_a_run_on_other_classes(settings, capsys) -> None:
+    if not DEFAULT_MODEL.exists():
+        pytest.skip("the embedded model is not in this checkout")
+    trainer = Trainer(settings("run", init="default", width=72))
+    assert "2 are new to it (red, green)" in capsys.readouterr().out
+    assert trainer.model.num_classes == 2
