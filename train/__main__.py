@@ -1,6 +1,7 @@
-"""`python -m train fit|eval|export|anchors`: train, measure and export a detector.
+"""`python -m train COMMAND`: look at data, train, compare, measure and export a detector.
 
-python -m train fit --data train.json --images folder --out runs/a --minutes 90
+python -m train check --data mine.json --images folder
+python -m train fit --data mine.json --images folder --init default --out runs/mine
 python -m train ablate --rows a,c,o --data train.json --images folder --out runs/ablate --epochs 12
 python -m train pretrain --images folder-of-class-folders --out runs/pre --minutes 60
 python -m train eval runs/a --set dev.json folder
@@ -63,6 +64,14 @@ def pretrain(**options: Any) -> None:
     from train.pretrain import Pretrainer
 
     Pretrainer(PretrainConfig(**options)).fit()
+
+
+def speed(*, recipe: list[str], **given: Any) -> None:
+    """Print how fast the loader and the optimiser steps are, each alone."""
+    from train.recipes import make_config
+    from train.speed import measure_speed
+
+    print(measure_speed(make_config(recipe, given | {"out": "."})))
 
 
 def recipes() -> None:
@@ -140,6 +149,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=pretrain)
     _add_fields(command, PretrainConfig)
+
+    command = commands.add_parser(
+        "speed", help="images a second of the loader alone and of the optimiser steps alone"
+    )
+    command.set_defaults(run=speed)
+    _add_config(command, leave_out=("out", "minutes", "epochs"))
 
     command = commands.add_parser("recipes", help="list the named recipes")
     command.set_defaults(run=recipes)

@@ -139,7 +139,7 @@ class Trainer:
             while self.schedule.progress(self.step) < 1:
                 with speed.waiting():
                     batch = next(batches)
-                terms, lr = self._train_step(batch)
+                terms, lr = self.train_step(batch)
                 speed.images += self.config.batch
                 bar.update(self.config.batch)
                 bar.set_postfix(loss=f"{sum(terms.values()):.3f}", px=self.resolution)
@@ -219,7 +219,18 @@ class Trainer:
             part=(distributed.rank(), distributed.size()),
         )
 
-    def _train_step(self, batch: Batch) -> tuple[dict[str, float], float]:
+    def train_step(self, batch: Batch) -> tuple[dict[str, float], float]:
+        """Take one optimiser step.
+
+        Args:
+            batch: As `train.data.make_loader` yields.
+
+        Returns:
+            The loss terms by name, and the learning rate.
+
+        Raises:
+            NonFiniteLossError: A term or the gradient is NaN or infinite.
+        """
         lr = self.schedule.lr(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr

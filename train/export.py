@@ -47,6 +47,7 @@ def export_onnx(
     category_ids: list[int],
     provenance: dict[str, Any],
     half: bool = True,
+    resolution: int = RESOLUTION,
 ) -> float:
     """Write a model file and compare it with the network.
 
@@ -59,6 +60,7 @@ def export_onnx(
         provenance: What made the weights; any JSON values.
         half: Store convolution kernels as float16. onnxruntime turns them back into float32 while
             loading, so that the file halves and nothing else changes but their rounding.
+        resolution: Side of the input in pixels, a multiple of 16.
 
     Returns:
         The largest absolute difference of any output between PyTorch and onnxruntime, over random
@@ -74,13 +76,13 @@ def export_onnx(
     spec = ModelSpec(
         names=tuple(names),
         category_ids=tuple(category_ids),
-        anchors=make_anchors(RESOLUTION).numpy(),
+        anchors=make_anchors(resolution).numpy(),
         variances=VARIANCES,
-        input_size=(RESOLUTION, RESOLUTION),
+        input_size=(resolution, resolution),
         weights_sha256=weights_sha256(model),
         provenance=provenance,
     )
-    proto = _trace(model)
+    proto = _trace(model, resolution)
     if half:
         _store_half(proto)
     onnx.helper.set_model_props(proto, spec.to_metadata())
@@ -116,7 +118,7 @@ def parity(model: RefineDetLite, path: Path, *, images: int = 3) -> float:
     rng = np.random.default_rng(0)
     worst = 0.0
     for _ in range(images):
-        image = rng.integers(0, 256, (1, RESOLUTION, RESOLUTION, 3), dtype=np.uint8)
+        image = rng.integers(0, 256, (1, *session.spec.input_size, 3), dtype=np.uint8)
         with torch.no_grad():
             ours = _FromImage(model)(torch.from_numpy(image))
         for a, b in zip(ours, session.run(image), strict=True):
@@ -144,7 +146,7 @@ def _rounded(model: RefineDetLite) -> RefineDetLite:
     return model
 
 
-def _trace(model: RefineDetLite) -> Any:
+def _trace(model: RefineDetLite, resolution: int) -> Any:
     """The ONNX graph with batch normalisation kept apart, so that the weights keep their names.
 
     onnxruntime folds it into the convolutions while loading.
@@ -155,7 +157,7 @@ def _trace(model: RefineDetLite) -> Any:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of a missing torchvision
     program = torch.onnx.export(
         _FromImage(model).eval(),
-        (torch.zeros(1, RESOLUTION, RESOLUTION, 3, dtype=torch.uint8),),
+        (torch.zeros(1, resolution, resolution, 3, dtype=torch.uint8),),
         input_names=["image"],
         output_names=list(Outputs._fields),
         dynamo=True,

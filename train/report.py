@@ -23,7 +23,7 @@ from rdlite.session import Session
 from train.anchors import make_anchors, to_corners
 from train.checkpoint import CHECKPOINT, load_checkpoint
 from train.coco import CocoSet
-from train.config import TrainConfig
+from train.config import TrainConfig, parse_resolution
 from train.engine import build_model
 from train.export import RESOLUTION, export_onnx, set_provenance
 from train.matching import POSITIVE_IOU, areas, intersections
@@ -51,6 +51,7 @@ class Trained:
         category_ids: COCO category id of each.
         provenance: Recipe and length of its training; empty when unknown.
         history: Logged steps, for the curves.
+        resolution: Side of the input that it was last trained for, pixels.
     """
 
     model: RefineDetLite
@@ -58,6 +59,7 @@ class Trained:
     category_ids: list[int]
     provenance: dict[str, Any]
     history: list[dict[str, Any]]
+    resolution: int = RESOLUTION
 
 
 def load_trained(source: str | Path, classes: str | None = None) -> Trained:
@@ -88,6 +90,7 @@ def load_trained(source: str | Path, classes: str | None = None) -> Trained:
     elif path.suffix == ".onnx":
         spec = Session(path).spec
         state |= {"names": list(spec.names), "category_ids": list(spec.category_ids)}
+        state["config"] = {"resolution": str(spec.input_size[0])}
     else:
         raise OptionError(
             f"{path} does not name its classes; add --classes with a COCO json that does"
@@ -96,7 +99,12 @@ def load_trained(source: str | Path, classes: str | None = None) -> Trained:
     model = build_model(config, len(state["names"]))
     load_weights(model, path, names=state["names"])
     return Trained(
-        model.eval(), state["names"], state["category_ids"], _provenance(state), state["history"]
+        model.eval(),
+        state["names"],
+        state["category_ids"],
+        _provenance(state),
+        state["history"],
+        RESOLUTION if config.resolution == "auto" else parse_resolution(config.resolution)[-1][0],
     )
 
 
@@ -195,6 +203,7 @@ def _export(trained: Trained, path: Path, *, half: bool) -> float:
         category_ids=trained.category_ids,
         provenance=trained.provenance,
         half=half,
+        resolution=trained.resolution,
     )
 
 

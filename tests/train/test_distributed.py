@@ -72,7 +72,7 @@ def test_a_batch_in_parts_takes_the_same_step_where_nothing_depends_on_the_part(
         # Both parts hold the same images.
         batch["images"][1::2] = batch["images"][0::2]
         batch["targets"][1::2] = batch["targets"][0::2]
-        trainer._train_step(batch)
+        trainer.train_step(batch)
     before = Trainer(settings("before", **same)).model
     for (name, a), b, start in zip(
         whole.model.named_parameters(), parts.model.parameters(), before.parameters(), strict=True

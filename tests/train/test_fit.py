@@ -25,7 +25,9 @@ def test_a_run_ends_with_a_model_its_card_and_its_ap_on_images_it_never_saw(
     assert main(["fit", *(f"--{k}={v}" for k, v in given.items())]) == 0
 
     out = Path(run.out)
-    assert Detector(out / "model.onnx").names == ("red", "green")
+    spec = Detector(out / "model.onnx").spec
+    assert spec.names == ("red", "green")
+    assert spec.input_size == (96, 96)  # what the run ended with
     held = json.loads((out / "val.json").read_text())
     assert len(held["images"]) == 6 and held["annotations"]
     trained = Trainer(run).dataset
