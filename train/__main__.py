@@ -95,12 +95,16 @@ def export(**options: Any) -> None:
     export_with_card(**options)
 
 
-def anchors(*, data: str, images: str | None) -> None:
-    """Print which share of the training boxes the anchors reach."""
+def anchors(*, data: str, images: str | None, search: bool) -> None:
+    """Print which share of the boxes the anchors reach, and with `search` which others would."""
+    from train.anchor_search import measure_recall, search_anchors, true_boxes
     from train.coco import load_coco
-    from train.report import anchor_recall
 
-    print(anchor_recall(load_coco(data, images)))
+    boxes = true_boxes(load_coco(data, images))
+    print(measure_recall(boxes).table())
+    if search:
+        shapes = search_anchors(boxes)
+        print(f"\n{shapes.options()}\n{measure_recall(boxes, shapes).table()}")
 
 
 def check(**options: Any) -> int:
@@ -179,6 +183,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("anchors", help="recall of the anchors on a training set")
     command.set_defaults(run=anchors)
+    command.add_argument(
+        "--search", action="store_true", help="look for sizes and ratios that reach more boxes"
+    )
     command.add_argument("--data", required=True, help=_DATA)
     command.add_argument("--images", help="folder of the images; COCO does not need it")
 

@@ -7,23 +7,69 @@ the run time reads them from there.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from rdlite.errors import OptionError
+
 STRIDE = 16
 """Pixels per cell of the finest level (P1)."""
 
-SIZES = (28 / 320, 68 / 320, 136 / 320, 216 / 320, 300 / 320)
-"""Anchor size per level as a share of the input, and one more for the last level's second scale.
+LEVELS = 4
 
-Chosen by recall on the training boxes: `python -m train anchors` prints that table.
-"""
 
-ASPECT_RATIOS = (0.4, 0.8, 1.6)
-"""Width over height. Boxes stretched to a square input have a median ratio of 0.79."""
+class AnchorShapes(NamedTuple):
+    """Sizes and shapes of the anchors.
 
-ANCHORS_PER_CELL = 2 * len(ASPECT_RATIOS)
+    Attributes:
+        sizes: Per level, and one more for the last level's second scale; shares of the input.
+        ratios: Width over height.
+    """
+
+    sizes: tuple[float, ...]
+    ratios: tuple[float, ...]
+
+    @classmethod
+    def parse(cls, sizes: str, ratios: str) -> AnchorShapes:
+        """Read "28,68,136,216,300", pixels of a 320-pixel input, and "0.4,0.8,1.6".
+
+        Raises:
+            OptionError: There are not five rising sizes up to 320 and three ratios above 0.
+        """
+        try:
+            shapes = cls(
+                tuple(float(size) / 320 for size in sizes.split(",")),
+                tuple(float(ratio) for ratio in ratios.split(",")),
+            )
+        except ValueError as error:
+            raise OptionError(
+                f"anchor_sizes and anchor_ratios must be numbers separated by commas, got "
+                f"{sizes!r} and {ratios!r}"
+            ) from error
+        rising = list(shapes.sizes) == sorted(set(shapes.sizes)) and 0 < shapes.sizes[0]
+        if len(shapes.sizes) != LEVELS + 1 or not rising or shapes.sizes[-1] > 1:
+            raise OptionError(f"anchor_sizes must be five that rise, up to 320, got {sizes!r}")
+        if len(shapes.ratios) != RATIOS or min(shapes.ratios) <= 0:
+            raise OptionError(f"anchor_ratios must be three numbers above 0, got {ratios!r}")
+        return shapes
+
+    def options(self) -> str:
+        """What `fit` must be told to use them."""
+        sizes = ",".join(f"{320 * size:.4g}" for size in self.sizes)
+        ratios = ",".join(f"{ratio:.3g}" for ratio in self.ratios)
+        return f"--anchor-sizes {sizes} --anchor-ratios {ratios}"
+
+
+RATIOS = 3
+DEFAULT_SHAPES = AnchorShapes(
+    (28 / 320, 68 / 320, 136 / 320, 216 / 320, 300 / 320),
+    (0.4, 0.8, 1.6),  # boxes stretched to a square input have a median of 0.79
+)
+"""Chosen by recall on the training boxes: `python -m train anchors` prints that table."""
+
+ANCHORS_PER_CELL = 2 * RATIOS
 VARIANCES = (0.1, 0.2)
 """Scale of the encoded centre and size offsets (SSD, arXiv 1512.02325)."""
 
@@ -31,16 +77,17 @@ VARIANCES = (0.1, 0.2)
 def grid_sizes(resolution: int) -> list[int]:
     """Cells per side of each level, finest first; 320 gives [20, 10, 5, 3]."""
     grids = [resolution // STRIDE]
-    while len(grids) < len(SIZES) - 1:
+    while len(grids) < LEVELS:
         grids.append(math.ceil(grids[-1] / 2))
     return grids
 
 
-def make_anchors(resolution: int) -> Tensor:
+def make_anchors(resolution: int, shapes: AnchorShapes = DEFAULT_SHAPES) -> Tensor:
     """All anchors of a square input.
 
     Args:
         resolution: Side of the input in pixels, a multiple of 16.
+        shapes: Their sizes and ratios.
 
     Returns:
         float32 (A, 4), centre x, centre y, width, height as shares of the input. Levels from fine
@@ -49,23 +96,24 @@ def make_anchors(resolution: int) -> Tensor:
     """
     if resolution % STRIDE:
         raise ValueError(f"resolution must be a multiple of {STRIDE}, got {resolution}")
-    return torch.cat([_level_anchors(k, grid) for k, grid in enumerate(grid_sizes(resolution))])
+    grids = enumerate(grid_sizes(resolution))
+    return torch.cat([_level_anchors(shapes, level, grid) for level, grid in grids])
 
 
-def _level_anchors(level: int, grid: int) -> Tensor:
-    size, next_size = SIZES[level], SIZES[level + 1]
-    shapes = torch.tensor(
+def _level_anchors(shapes: AnchorShapes, level: int, grid: int) -> Tensor:
+    size, next_size = shapes.sizes[level], shapes.sizes[level + 1]
+    sides = torch.tensor(
         [
             (scale * math.sqrt(ratio), scale / math.sqrt(ratio))
             for scale in (size, math.sqrt(size * next_size))
-            for ratio in ASPECT_RATIOS
+            for ratio in shapes.ratios
         ]
     )
     centres = (torch.arange(grid) + 0.5) / grid
     y, x = torch.meshgrid(centres, centres, indexing="ij")
     cells = torch.stack([x, y], dim=-1).reshape(-1, 1, 2)
     return torch.cat(
-        [cells.expand(-1, len(shapes), -1), shapes.expand(len(cells), -1, -1)], dim=-1
+        [cells.expand(-1, len(sides), -1), sides.expand(len(cells), -1, -1)], dim=-1
     ).reshape(-1, 4)
 
 

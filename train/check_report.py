@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from train.anchor_search import measure_recall, true_boxes
 from train.check import FEW, Found, Survey
 from train.formats import format_of, split_path
-from train.report import anchor_recall
 from train.weights import match_classes, read_weights
 
 SIDE = 320
@@ -53,7 +53,7 @@ def render(
         "## Recall of the anchors",
         "Share of the objects that have an anchor of IoU 0.5 or more; the others are matched to "
         "their best anchor and are harder to learn.",
-        f"```\n{anchor_recall(train.coco)}\n```",
+        f"```\n{measure_recall(true_boxes(train.coco)).table()}\n```",
     ]
     parts += ["## Samples", f"![Samples as training sees them]({picture})"]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rdlite.errors import OptionError
-from train.anchors import STRIDE
+from train.anchors import STRIDE, AnchorShapes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +76,12 @@ class TrainConfig:
     mimic_weight: float = 2.0
     """Weight of the term."""
 
+    anchor_sizes: str = "28,68,136,216,300"
+    """Anchor size of each level and one more, in pixels of a 320-pixel input; `anchors --search`
+    finds those that suit your boxes."""
+    anchor_ratios: str = "0.4,0.8,1.6"
+    """Width over height of the anchors, three of them."""
+
     batch: int = 0
     """Images a step, of all processes together; 0 takes 16, which on two cores learns more per
     minute than 32, or fewer for a tiny set."""
@@ -126,6 +132,7 @@ class TrainConfig:
         for name, value in self.to_dict().items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise OptionError(f"{name} must be a finite number, got {value}")
+        AnchorShapes.parse(self.anchor_sizes, self.anchor_ratios)
         if self.resolution != "auto":
             parse_resolution(self.resolution)
         if self.freeze is not None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rdlite.errors import ModelError
 from rdlite.modelfile import ModelSpec
 from rdlite.session import Session
-from train.anchors import VARIANCES, make_anchors
+from train.anchors import DEFAULT_SHAPES, VARIANCES, AnchorShapes, make_anchors
 from train.model import Outputs, RefineDetLite
 
 RESOLUTION = 320
@@ -48,6 +48,7 @@ def export_onnx(
     provenance: dict[str, Any],
     half: bool = True,
     resolution: int = RESOLUTION,
+    shapes: AnchorShapes = DEFAULT_SHAPES,
 ) -> float:
     """Write a model file and compare it with the network.
 
@@ -61,6 +62,7 @@ def export_onnx(
         half: Store convolution kernels as float16. onnxruntime turns them back into float32 while
             loading, so that the file halves and nothing else changes but their rounding.
         resolution: Side of the input in pixels, a multiple of 16.
+        shapes: The anchors that the network was trained with.
 
     Returns:
         The largest absolute difference of any output between PyTorch and onnxruntime, over random
@@ -76,7 +78,7 @@ def export_onnx(
     spec = ModelSpec(
         names=tuple(names),
         category_ids=tuple(category_ids),
-        anchors=make_anchors(resolution).numpy(),
+        anchors=make_anchors(resolution, shapes).numpy(),
         variances=VARIANCES,
         input_size=(resolution, resolution),
         weights_sha256=weights_sha256(model),

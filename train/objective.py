@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from train.advanced import MultiTaskBalance
-from train.anchors import make_anchors
+from train.anchors import AnchorShapes, make_anchors
 from train.config import TrainConfig
 from train.loss import detection_loss
 from train.matching import Targets
@@ -38,6 +38,7 @@ class Objective(nn.Module):
         self.balance = MultiTaskBalance() if config.multi_task else None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self._giou, self._iou_guided = config.giou, config.iou_guided
+        self._shapes = AnchorShapes.parse(config.anchor_sizes, config.anchor_ratios)
         self._negative_iou = config.negative_iou
         self._bf16 = config.precision == "bf16"
 
@@ -66,7 +67,7 @@ class Objective(nn.Module):
         terms = detection_loss(
             outputs,
             targets,
-            make_anchors(side).to(images.device),
+            make_anchors(side, self._shapes).to(images.device),
             giou=self._giou,
             iou_guided=self._iou_guided,
             class_weights=self.class_weights,

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from tqdm import tqdm
 
 from rdlite import Detector
@@ -20,13 +18,11 @@ from rdlite.errors import OptionError
 from rdlite.evaluate import EvalResult, evaluate
 from rdlite.modelfile import DEFAULT_MODEL
 from rdlite.session import Session
-from train.anchors import make_anchors, to_corners
+from train.anchors import DEFAULT_SHAPES, AnchorShapes
 from train.checkpoint import CHECKPOINT, load_checkpoint
-from train.coco import CocoSet
 from train.config import TrainConfig, parse_resolution
 from train.engine import build_model
 from train.export import RESOLUTION, export_onnx, set_provenance
-from train.matching import POSITIVE_IOU, areas, intersections
 from train.model import RefineDetLite
 from train.plots import plot_curves, plot_precision_recall
 from train.weights import load_weights
@@ -52,6 +48,7 @@ class Trained:
         provenance: Recipe and length of its training; empty when unknown.
         history: Logged steps, for the curves.
         resolution: Side of the input that it was last trained for, pixels.
+        shapes: Its anchors.
     """
 
     model: RefineDetLite
@@ -60,6 +57,7 @@ class Trained:
     provenance: dict[str, Any]
     history: list[dict[str, Any]]
     resolution: int = RESOLUTION
+    shapes: AnchorShapes = DEFAULT_SHAPES
 
 
 def load_trained(source: str | Path, classes: str | None = None) -> Trained:
@@ -105,6 +103,7 @@ def load_trained(source: str | Path, classes: str | None = None) -> Trained:
         _provenance(state),
         state["history"],
         RESOLUTION if config.resolution == "auto" else parse_resolution(config.resolution)[-1][0],
+        AnchorShapes.parse(config.anchor_sizes, config.anchor_ratios),
     )
 
 
@@ -204,6 +203,7 @@ def _export(trained: Trained, path: Path, *, half: bool) -> float:
         provenance=trained.provenance,
         half=half,
         resolution=trained.resolution,
+        shapes=trained.shapes,
     )
 
 
@@ -270,31 +270,3 @@ def _card(
 
 def _number(share: float) -> str:
     return f"{100 * share:.1f}" if share == share else "-"
-
-
-def anchor_recall(coco: CocoSet) -> str:
-    """A table by box size in the input: which share of the boxes has an anchor of IoU ≥ 0.5."""
-    boxes = torch.from_numpy(
-        np.concatenate(
-            [
-                image.targets.boxes[~image.targets.ignore] / np.array([*image.size] * 2, np.float32)
-                for image in coco.images
-            ]
-        )
-    )
-    side = areas(boxes).sqrt() * RESOLUTION
-    anchors = to_corners(make_anchors(RESOLUTION))[None]
-    best = torch.cat([_best_iou(part[None], anchors)[0] for part in boxes.split(512)])
-    reached = best >= POSITIVE_IOU
-    rows = ["side, pixels   boxes   recall"]
-    for low, high in ((0, 24), (24, 64), (64, 128), (128, RESOLUTION + 1), (0, RESOLUTION + 1)):
-        part = (side >= low) & (side < high)
-        share = f"{reached[part].float().mean():.2f}" if part.any() else "-"
-        rows.append(f"{low:4}-{high - 1:<7} {int(part.sum()):7}   {share}")
-    return "\n".join(rows)
-
-
-def _best_iou(boxes: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
-    overlap = intersections(boxes, anchors)
-    union = areas(boxes)[..., None] + areas(anchors)[:, None] - overlap
-    return (overlap / union).amax(dim=2)

@@ -3,7 +3,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from train.anchors import decode, encode, grid_sizes, make_anchors, to_centre_size, to_corners
+from rdlite.errors import OptionError
+from train.anchor_search import measure_recall, search_anchors
+from train.anchors import (
+    AnchorShapes,
+    decode,
+    encode,
+    grid_sizes,
+    make_anchors,
+    to_centre_size,
+    to_corners,
+)
 
 
 def test_320_pixels_give_the_grids_and_the_3204_anchors_of_the_paper() -> None:
@@ -45,3 +55,33 @@ def test_corners_and_centre_size_are_inverse() -> None:
 def test_a_resolution_that_does_not_fit_the_strides_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple of 16, got 300"):
         make_anchors(300)
+
+
+def test_a_search_finds_shapes_that_reach_more_of_unusual_boxes() -> None:
+    centre = torch.rand(200, 2, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
+    boxes = to_corners(torch.cat([centre, torch.tensor([[0.5, 0.05]]).expand(200, 2)], dim=1))
+    before = measure_recall(boxes)
+    found = search_anchors(boxes)
+    after = measure_recall(boxes, found)
+    assert before.boxes[-1] == 200 and before.reached[-1] < 0.1
+    assert after.reached[-1] > 0.9
+    assert max(found.ratios) > 4
+    assert AnchorShapes.parse(*found.options().split()[1::2]).sizes == pytest.approx(
+        found.sizes, rel=1e-3
+    )
+    assert after.table().splitlines()[-1].split()[-1] == f"{after.reached[-1]:.2f}"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "ratios"),
+    [
+        ("28,68,136,216", "0.4,0.8,1.6"),
+        ("68,28,136,216,300", "0.4,0.8,1.6"),
+        ("28,68,136,216,400", "0.4,0.8,1.6"),
+        ("28,68,136,216,300", "0.4,0.8"),
+        ("28,68,136,216,300", "0.4,0.8,x"),
+    ],
+)
+def test_impossible_anchors_are_refused(sizes: str, ratios: str) -> None:
+    with pytest.raises(OptionError, match="anchor_"):
+        AnchorShapes.parse(sizes, ratios)
