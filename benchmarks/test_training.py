@@ -47,7 +47,7 @@ def test_a_step_of_the_advanced_recipe_against_the_basic_one(
         given = {"data": str(data[0]), "images": str(data[1]), "out": str(tmp_path / row)}
         given |= {"cache": str(tmp_path), "resolution": str(SIDE), "batch": BATCH}
         trainer = Trainer(make_config([row], given | {"threads": 1, "workers": 0, "epochs": 1}))
-        batch = next(trainer._batches())
+        batch = next(trainer.batches())
 
         def step() -> float:
             start = time.perf_counter()

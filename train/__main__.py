@@ -11,18 +11,15 @@ python -m train export runs/a -o detector.onnx
 from __future__ import annotations
 
 import argparse
-import ast
-import dataclasses
-import inspect
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
-from rdlite.errors import OptionError, RdliteError
+from rdlite.errors import RdliteError
 from train.config import TrainConfig
+from train.options import add_fields
 from train.pretrain_config import PretrainConfig
-from train.recipes import TABLE3, field_types
+from train.recipes import TABLE3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,11 +56,16 @@ def ablate(*, rows: str, seeds: str, recipe: list[str], **given: Any) -> int:
     return ablate(rows=rows.split(","), seeds=parse_seeds(seeds), recipes=recipe, given=given)
 
 
-def pretrain(**options: Any) -> None:
+def pretrain(**given: Any) -> None:
     """Train the backbone alone to classify, or continue the run in the `out` folder."""
+    from train import distributed
+    from train.fit import run_config
     from train.pretrain import Pretrainer
 
-    Pretrainer(PretrainConfig(**options)).fit()
+    try:
+        Pretrainer(run_config([], given, kind=PretrainConfig)).fit()
+    finally:
+        distributed.leave()
 
 
 def speed(*, recipe: list[str], **given: Any) -> None:
@@ -152,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         "pretrain", help="train the backbone alone to classify; `fit --init` starts from the result"
     )
     command.set_defaults(run=pretrain)
-    _add_fields(command, PretrainConfig)
+    add_fields(command, PretrainConfig)
 
     command = commands.add_parser(
         "speed", help="images a second of the loader alone and of the optimiser steps alone"
@@ -269,54 +271,7 @@ def _add_config(command: argparse.ArgumentParser, leave_out: Sequence[str] = ())
         help="named recipe or .toml file with any of the settings below; a later one goes before "
         "an earlier one, and options before both",
     )
-    _add_fields(command, TrainConfig, leave_out=leave_out, recipe=True)
-
-
-def _add_fields(
-    command: argparse.ArgumentParser,
-    config: type[TrainConfig] | type[PretrainConfig],
-    *,
-    leave_out: Sequence[str] = (),
-    recipe: bool = False,
-) -> None:
-    """One option for every field of a configuration, with its type; only given ones appear."""
-    types, explained = field_types(config), _field_docs(config)
-    for field in dataclasses.fields(config):
-        if field.name in leave_out:
-            continue
-        required = field.default is dataclasses.MISSING
-        kind = types[field.name]
-        command.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            type=_boolean if kind is bool else kind,
-            default=argparse.SUPPRESS,
-            required=required and not recipe,
-            help=(
-                explained[field.name]
-                + ("" if required else f" (default: {field.default})")
-                + (" (required, here or in a recipe)" if required and recipe else "")
-            ).replace("%", "%%"),
-        )
-
-
-def _field_docs(config: type) -> dict[str, str]:
-    """The strings under the fields of a configuration, by field."""
-    (definition,) = ast.parse(inspect.getsource(config)).body
-    assert isinstance(definition, ast.ClassDef)
-    return {
-        field.target.id: " ".join(text.value.value.split())
-        for field, text in pairwise(definition.body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-    }
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise OptionError(f"wanted true or false, got {text!r}")
-    return text.lower() == "true"
+    add_fields(command, TrainConfig, leave_out=leave_out, required="required, here or in a recipe")
 
 
 if __name__ == "__main__":

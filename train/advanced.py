@@ -92,9 +92,12 @@ def anchor_weights(labels: Tensor, iou: Tensor) -> Tensor:
 
 
 def kl_loss(logits: Tensor, soft: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Weighted Kullback-Leibler divergence from soft labels, the inner sum of Eq. 2.
+    """Weighted Kullback-Leibler divergence from soft labels, the inner sum of Eq. 2, above its floor.
 
-    `sum_i w_i y_i log(y_i / softmax(x)_i)`; with a one-hot y and w = 1, the cross-entropy.
+    `sum_i w_i y_i log(y_i / softmax(x)_i)`; with a one-hot y and w = 1, the cross-entropy. With
+    other weights its minimum, at `softmax(x) = w y / S`, is `sum_i w_i y_i log(w_i / S)` with
+    `S = sum_i w_i y_i`, which is negative; it is subtracted. That changes no gradient of the
+    network, but Eq. 6 divides the term by a trained variance, which a negative one would drive to 0.
 
     Args:
         logits: (n, K).
@@ -102,12 +105,15 @@ def kl_loss(logits: Tensor, soft: Tensor, class_weights: Tensor | None = None) -
         class_weights: (K,), w of Eq. 5; None is 1.
 
     Returns:
-        (n,). Weights other than 1 can make it negative.
+        (n,), 0 or more.
     """
-    divergence = F.kl_div(logits.log_softmax(dim=1), soft, reduction="none")
     if class_weights is None:
-        return divergence.sum(dim=1)
-    return (divergence * class_weights).sum(dim=1)
+        return F.kl_div(logits.log_softmax(dim=1), soft, reduction="none").sum(dim=1)
+    weighted = soft * class_weights
+    total = weighted.sum(dim=1, keepdim=True)
+    # sum w y log(y / p) - sum w y log(y / (w y / S)) is S times a plain divergence from w y / S.
+    ideal = weighted / total
+    return total[:, 0] * F.kl_div(logits.log_softmax(dim=1), ideal, reduction="none").sum(dim=1)
 
 
 class MultiTaskBalance(nn.Module):

@@ -49,6 +49,17 @@ class AugmentConfig:
     flip_prob: float = 0.5
     """Chance of a mirror image."""
 
+    def distortion(self, rng: np.random.Generator) -> Distortion:
+        """Draw the colour changes of one sample."""
+        return distortion(
+            rng,
+            prob=self.distort_prob,
+            brightness=self.brightness,
+            contrast=self.contrast,
+            saturation=self.saturation,
+            hue=self.hue,
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Targets:
@@ -103,14 +114,7 @@ def augment(
         # The image itself stands in for an object, so that a crop never shows fill alone.
         objects = np.array([[0, 0, width, height]], np.float32)
     window = crop_window(window, objects, rng, config)
-    distort = distortion(
-        rng,
-        prob=config.distort_prob,
-        brightness=config.brightness,
-        contrast=config.contrast,
-        saturation=config.saturation,
-        hue=config.hue,
-    )
+    distort = config.distortion(rng)
     sample, scaled = render(
         image, targets, window, resolution=resolution, distort=distort, fill_bgr=config.fill_bgr
     )

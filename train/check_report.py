@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from train.anchor_search import measure_recall, true_boxes
-from train.check import FEW, Found, Survey
 from train.formats import format_of, split_path
+from train.survey import FEW, Found, Survey
 from train.weights import match_classes, read_weights
 
 SIDE = 320

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,24 @@ from rdlite.errors import OptionError
 
 CHECKPOINT = "checkpoint.pt"
 SETTINGS = "settings.json"
+MAY_CHANGE = (
+    "out",
+    "val",
+    "val_images",
+    "cache",
+    "device",
+    "workers",
+    "threads",
+    "save_every",
+    "minutes",
+)
+"""Settings that a resumed run may change: they decide nothing about what is learned, except the
+length in minutes: with a longer one, learning rate and resolution go back to where it puts them."""
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint, whole or not at all."""
-    temporary = folder / f".{CHECKPOINT}.partial"
-    torch.save(state, temporary)
-    os.replace(temporary, folder / CHECKPOINT)
+    _write_whole(folder / CHECKPOINT, lambda path: torch.save(state, path))
 
 
 def load_checkpoint(folder: str | Path) -> dict[str, Any]:
@@ -38,11 +50,23 @@ def load_checkpoint(folder: str | Path) -> dict[str, Any]:
 
 
 def save_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Write a run's settings when it begins, so that it can go on without being told again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{SETTINGS}.partial"
-    temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / SETTINGS)
+    """Write a run's settings when it begins, so that it can go on without being told again.
+
+    Raises:
+        OptionError: The folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"{folder} cannot be made a folder ({error.strerror})") from error
+    text = json.dumps(settings, indent=1) + "\n"
+    _write_whole(folder / SETTINGS, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    write(temporary)
+    os.replace(temporary, path)
 
 
 def saved_settings(folder: str | Path) -> dict[str, Any]:
@@ -60,7 +84,7 @@ def saved_settings(folder: str | Path) -> dict[str, Any]:
 
 
 def check_same_run(
-    saved: dict[str, Any], now: dict[str, Any], *, may_change: tuple[str, ...]
+    saved: dict[str, Any], now: dict[str, Any], *, may_change: tuple[str, ...] = MAY_CHANGE
 ) -> None:
     """Refuse to continue a run with other settings than it began with.
 

@@ -17,7 +17,7 @@ from rdlite.dataset import DataError
 from rdlite.image import resize
 from train.augment import AugmentConfig, Targets
 from train.cache import ImageCache, open_cache
-from train.photometric import apply_distortion, distortion
+from train.photometric import apply_distortion
 
 CROP_AREA = (0.35, 1.0)
 """Range of a crop's share of the image; 0.08 at the low end, as is usual, asks for longer training
@@ -111,15 +111,7 @@ def random_view(image: np.ndarray, *, resolution: int, rng: np.random.Generator)
     x1, y1, x2, y2 = crop_window(image.shape[1], image.shape[0], rng)
     view = resize(np.ascontiguousarray(image[y1:y2, x1:x2]), (resolution, resolution))
     limits = AugmentConfig()
-    colours = distortion(
-        rng,
-        prob=limits.distort_prob,
-        brightness=limits.brightness,
-        contrast=limits.contrast,
-        saturation=limits.saturation,
-        hue=limits.hue,
-    )
-    view = apply_distortion(view, colours)
+    view = apply_distortion(view, limits.distortion(rng))
     return cv2.flip(view, 1) if rng.random() < limits.flip_prob else view
 
 

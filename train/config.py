@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,8 +11,98 @@ from rdlite.errors import OptionError
 from train.anchors import STRIDE, AnchorShapes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Settings that every training has; each command has its own defaults of the first ones."""
+
+    batch: int
+    epochs: float
+    resolution: str
+    lr: float
+    holdout: float
+
+    out: str
+    """Folder for the checkpoint, curves and exported weights; a run found there is continued."""
+    init: str | None = None
+    """Weights to start from (.safetensors, .pt, .onnx or "default"); None starts at random. `fit`
+    matches classes by name, `pretrain` takes the backbone alone."""
+    cache: str = "runs/cache"
+    """Folder for the decoded images."""
+
+    width: int = 72
+    """The paper's c."""
+    res2block: bool = True
+    """False: classic residual blocks (Table 3, row a)."""
+
+    accumulate: int = 1
+    """Parts that a step's batch is computed in, one after the other, to need less memory; batch
+    normalisation sees one part."""
+    minutes: float | None = None
+    """Length of the schedule in minutes of wall-clock time, resumed parts included."""
+
+    optimizer: str = "adamw"
+    """"adamw" or "sgd" (momentum 0.9)."""
+    weight_decay: float = 0.05
+    """On convolution kernels; 5e-4 in the paper, for SGD."""
+    warmup: int = 200
+    """Steps of linear warm-up; at most a tenth of the schedule, where its steps are known."""
+    schedule: str = "cosine"
+    """"cosine" to zero, or "step": a tenth from 60 % and a hundredth from 80 % (the paper's
+    150/50/50 epochs)."""
+    clip: float = 10.0
+    """Largest gradient norm; 0 turns clipping off."""
+    ema: float = 0.999
+    """Decay of the averaged weights, which are evaluated and exported; 0 averages nothing. The
+    average begins anew when the resolution changes: one that reached over the change, 400 steps
+    before the end, had AP50 24.4 where the last weights themselves had 29.4."""
+
+    precision: str = "bf16"
+    """"bf16" autocast or "fp32"."""
+    device: str = "auto"
+    """"cpu", "cuda", or "auto": a GPU when there is one."""
+    workers: int = 1
+    """Processes that prepare batches."""
+    threads: int = 0
+    """CPU threads of the arithmetic; 0 leaves PyTorch's choice."""
+    seed: int = 0
+    """Order of the images and augmentation."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        numbers = [name for name, value in self.to_dict().items() if isinstance(value, float)]
+        self.require(numbers, math.isfinite, "a finite number")
+        self.require(("width", "accumulate", "minutes", "save_every"), lambda v: v > 0, "above 0")
+        zero = ("batch", "epochs", "lr", "weight_decay", "warmup", "clip", "workers", "threads")
+        self.require(zero, lambda v: v >= 0, "0 or more")
+        self.require(("holdout", "ema"), lambda v: 0 <= v < 1, "at least 0 and below 1")
+        self.require_one_of("optimizer", ("adamw", "sgd"))
+        self.require_one_of("schedule", ("cosine", "step"))
+        self.require_one_of("precision", ("bf16", "fp32"))
+        self.require_one_of("device", ("auto", "cpu", "cuda"))
+
+    def require(self, names: Iterable[str], holds: Callable[[Any], bool], wanted: str) -> None:
+        """Refuse a setting that is out of range; None, one that was not made, is in it.
+
+        Raises:
+            OptionError: `holds` is false for the value of a name.
+        """
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not holds(value):
+                raise OptionError(f"{name} must be {wanted}, got {value!r}")
+
+    def require_one_of(self, name: str, allowed: Collection[str]) -> None:
+        """Refuse a word that is not among the allowed ones; errors as `require`."""
+        self.require((name,), allowed.__contains__, f"one of {', '.join(allowed)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
     """Settings of `python -m train fit`; every field is an option of the same name.
 
     The paper's basic configuration (arXiv 1911.08855 §5.1) is SGD at 4e-3 with weight decay 5e-4,
@@ -22,8 +113,6 @@ class TrainConfig:
     """Training boxes: COCO json, a folder of VOC XML files, or a YOLO folder."""
     images: str
     """Folder of the images, or of tar shards with them."""
-    out: str
-    """Folder for the checkpoint, curves and exported model; a run found there is continued."""
     val: str | None = None
     """Boxes to measure AP on at the end, in any format that `data` takes; None holds out a share of
     the training images."""
@@ -31,18 +120,9 @@ class TrainConfig:
     """Folder of the images of `val`; None takes `images`."""
     holdout: float = 0.1
     """Share of the training images kept for AP when there is no `val`; 0 measures no AP."""
-    init: str | None = None
-    """Weights to start from (.safetensors, .pt, .onnx or "default"); None starts at random. Classes
-    are matched by name."""
     freeze: str | None = None
     """"backbone": leave the backbone's weights and statistics as they are."""
-    cache: str = "runs/cache"
-    """Folder for the decoded images."""
 
-    width: int = 72
-    """The paper's c."""
-    res2block: bool = True
-    """False: classic residual blocks (Table 3, row a)."""
     light_head: bool = True
     """False: plain 3x3 convolutions in place of Light-heads (Table 3, rows a and b)."""
 
@@ -85,91 +165,28 @@ class TrainConfig:
     batch: int = 0
     """Images a step, of all processes together; 0 takes 16, which on two cores learns more per
     minute than 32, or fewer for a tiny set."""
-    accumulate: int = 1
-    """Parts that a step's batch is computed in, one after the other, to need less memory; batch
-    normalisation sees one part."""
     epochs: float = 0.0
     """Length of the schedule, unless `minutes` is given; 0 chooses by the number of images."""
-    minutes: float | None = None
-    """Length of the schedule in minutes of wall-clock time, resumed parts included."""
     resolution: str = "auto"
     """Input sides and the share of the schedule up to which each is used, such as
     192:0.55,256:0.82,320:1: a step at 192 pixels is 2.7 times and at 256 1.5 times as fast as one
     at 320. "auto" starts at 192 from random weights, at 256 from others."""
-
-    optimizer: str = "adamw"
-    """"adamw" or "sgd" (momentum 0.9)."""
     lr: float = 0.0
     """Peak learning rate; 0 takes 1e-3 from random weights, 5e-4 from others."""
-    weight_decay: float = 0.05
-    """On convolution kernels; 5e-4 in the paper, for SGD."""
-    warmup: int = 200
-    """Steps of linear warm-up; at most a tenth of the schedule."""
-    schedule: str = "cosine"
-    """"cosine" to zero, or "step": a tenth from 60 % and a hundredth from 80 % (the paper's
-    150/50/50 epochs)."""
-    clip: float = 10.0
-    """Largest gradient norm; 0 turns clipping off."""
-    ema: float = 0.999
-    """Decay of the averaged weights, which are evaluated and exported; 0 averages nothing. The
-    average begins anew when the resolution changes: one that reached over the change, 400 steps
-    before the end, had AP50 24.4 where the last weights themselves had 29.4."""
-
-    precision: str = "bf16"
-    """"bf16" autocast or "fp32"."""
-    device: str = "auto"
-    """"cpu", "cuda", or "auto": a GPU when there is one."""
-    workers: int = 1
-    """Processes that prepare batches."""
-    threads: int = 0
-    """CPU threads of the arithmetic; 0 leaves PyTorch's choice."""
-    seed: int = 0
-    """Order of the images and augmentation."""
-    save_every: int = 500
-    """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
-        for name, value in self.to_dict().items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise OptionError(f"{name} must be a finite number, got {value}")
+        super().__post_init__()
         AnchorShapes.parse(self.anchor_sizes, self.anchor_ratios)
         if self.resolution != "auto":
             parse_resolution(self.resolution)
-        if self.freeze is not None:
-            _one_of("freeze", self.freeze, ("backbone",))
-        _one_of("optimizer", self.optimizer, ("adamw", "sgd"))
-        _one_of("schedule", self.schedule, ("cosine", "step"))
-        _one_of("precision", self.precision, ("bf16", "fp32"))
-        for name in ("width", "accumulate", "save_every"):
-            if getattr(self, name) <= 0:
-                raise OptionError(f"{name} must be above 0, got {getattr(self, name)}")
-        _one_of("device", self.device, ("auto", "cpu", "cuda"))
-        zero = ("batch", "epochs", "lr", "warmup", "clip", "weight_decay", "workers", "threads")
-        for name in (*zero, "mimic_weight"):
-            if getattr(self, name) < 0:
-                raise OptionError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        if not 0 <= self.holdout < 1:
-            raise OptionError(f"holdout must be at least 0 and below 1, got {self.holdout}")
-        if not 0 <= self.negative_iou <= 0.5:
-            raise OptionError(f"negative_iou must be from 0 to 0.5, got {self.negative_iou}")
-        if not 0 <= self.ema < 1:
-            raise OptionError(f"ema must be at least 0 and below 1, got {self.ema}")
-        if self.minutes is not None and self.minutes <= 0:
-            raise OptionError(f"minutes must be above 0, got {self.minutes}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, JSON types."""
-        return asdict(self)
+        self.require_one_of("freeze", ("backbone",))
+        self.require(("mimic_weight",), lambda v: v >= 0, "0 or more")
+        self.require(("negative_iou",), lambda v: 0 <= v <= 0.5, "from 0 to 0.5")
 
 
 MIN_RESOLUTION = 96
 """Below it the last level's 3x3 convolution sees a single cell, and there the bfloat16 weight
 gradient of PyTorch 2.13 on a CPU holds uninitialised memory."""
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise OptionError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def parse_resolution(text: str, *, least: int = MIN_RESOLUTION) -> list[tuple[int, float]]:

@@ -16,6 +16,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from rdlite.errors import OptionError
+from train.config import RunConfig
+
 
 def join(device: torch.device) -> torch.device:
     """Join the group that `torchrun` started; without one, do nothing.
@@ -62,6 +65,24 @@ def wait() -> None:
     """Wait for all processes."""
     if size() > 1:
         dist.barrier()
+
+
+def check_parts(config: RunConfig) -> None:
+    """Check that a batch divides evenly, and that processes agree on every step.
+
+    Raises:
+        OptionError: They do not.
+    """
+    parts = size() * config.accumulate
+    if config.batch % parts:
+        raise OptionError(
+            f"batch must be a multiple of processes x accumulate, got {config.batch} and "
+            f"{size()} x {config.accumulate}"
+        )
+    if config.minutes and size() > 1:
+        raise OptionError(
+            "minutes cannot be used with several processes, whose clocks differ; give epochs"
+        )
 
 
 def leave() -> None:

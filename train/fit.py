@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rdlite.errors import OptionError
 from rdlite.evaluate import EvalResult
 from train import distributed
 from train.checkpoint import saved_settings
 from train.config import TrainConfig
 from train.engine import Trainer
-from train.recipes import make_config, merge
+from train.recipes import Config, field_types, make_config, merge
 from train.report import export_with_card
 from train.validation import write_validation
 
@@ -20,19 +21,28 @@ MODEL = "model.onnx"
 RESULTS = "results.json"
 
 
-def run_config(recipes: list[str], given: Mapping[str, Any]) -> TrainConfig:
+def run_config(
+    recipes: list[str], given: Mapping[str, Any], *, kind: type[Config] = TrainConfig
+) -> Config:
     """The settings of a run: those it began with, under what is said now.
 
     Args:
         recipes: Names or files, see `train.recipes`.
         given: Options of the command line; `out` names the folder.
+        kind: Which settings the run has.
 
     Raises:
-        OptionError: As `train.recipes.make_config`.
+        OptionError: As `train.recipes.make_config`, or the folder holds a run of another kind.
     """
     settings, _ = merge(recipes, given)
     saved = saved_settings(settings["out"]) if "out" in settings else {}
-    return make_config(recipes, given, saved=saved)  # a choice once made stays made
+    if strange := saved.keys() - field_types(kind):
+        raise OptionError(
+            f"{settings['out']} holds a run of another kind, with {', '.join(sorted(strange))}; "
+            "give another --out"
+        )
+    # A choice once made stays made.
+    return make_config(recipes, given, saved=saved, kind=kind)
 
 
 def fit(config: TrainConfig) -> dict[str, EvalResult]:

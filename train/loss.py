@@ -11,7 +11,7 @@ from torch import Tensor
 from train.advanced import anchor_weights, giou_loss, iou_of_pairs, kl_loss, soft_labels
 from train.anchors import decode, encode, to_centre_size, to_corners
 from train.distributed import average, size
-from train.matching import IGNORED, POSITIVE_IOU, Match, Targets, match
+from train.matching import IGNORED, Match, Targets, match
 from train.model import Outputs
 
 NEGATIVES_PER_POSITIVE = 3
@@ -27,7 +27,6 @@ def detection_loss(
     giou: bool = False,
     iou_guided: bool = False,
     class_weights: Tensor | None = None,
-    negative_iou: float = POSITIVE_IOU,
 ) -> dict[str, Tensor]:
     """The four terms of Eq. 1, each normalised by the weight of its positive anchors.
 
@@ -45,18 +44,17 @@ def detection_loss(
         giou: GIoU loss of ARM and ODM boxes in place of smooth-L1 (§5.1).
         iou_guided: Soft labels and anchor weights in the ODM (Eq. 2-4).
         class_weights: (K,) weights of the ODM's classes, the background's first (Eq. 5).
-        negative_iou: See `train.matching.match`.
 
     Returns:
         float32 scalars `arm_loc`, `arm_cls`, `odm_loc`, `odm_cls`; their sum is the loss (all
         weights 1).
     """
     anchors = anchors[None]
-    coarse = match(to_corners(anchors), targets, negative_iou=negative_iou)
+    coarse = match(to_corners(anchors), targets)
     arm = coarse._replace(labels=coarse.labels.clamp(max=1))
 
     refined = decode(outputs.arm_loc.detach().float(), anchors)
-    fine = match(to_corners(refined), targets, negative_iou=negative_iou)
+    fine = match(to_corners(refined), targets)
     odm = fine._replace(labels=fine.labels.masked_fill(_background(outputs.arm_conf), IGNORED))
     chosen = choose(outputs.odm_conf, odm.labels)
     iou = guiding_iou(outputs.odm_loc, refined, odm, targets, chosen) if iou_guided else None
@@ -121,17 +119,27 @@ def classification_loss(
     Returns:
         Scalar: weighted sum over the chosen anchors, divided by the weight of the positives.
     """
-    logits, labels, weights = (
-        logits[chosen].float(),
-        matched.labels[chosen],
-        matched.weights[chosen],
-    )
+    weights = _with_negatives(matched)[chosen]
+    logits, labels = logits[chosen].float(), matched.labels[chosen]
     if iou is None:
         losses = F.cross_entropy(logits, labels, weight=class_weights, reduction="none")
     else:
         soft = soft_labels(labels, iou, logits.shape[1])
         losses = anchor_weights(labels, iou) * kl_loss(logits, soft, class_weights)
     return (losses * weights).sum() / _normaliser(weights[labels > 0])
+
+
+def _with_negatives(matched: Match) -> Tensor:
+    """Weights (B, A) in which negatives count like the average positive of their image.
+
+    They are mined in proportion to the positives: beside doubtful boxes at full weight they would
+    outweigh them, and the normaliser, a sum of positive weights, would magnify them.
+    """
+    positive = matched.labels > 0
+    total = matched.weights.where(positive, 0.0).sum(dim=1, keepdim=True)
+    count = positive.sum(dim=1, keepdim=True)
+    average_of_image = torch.where(count > 0, total / count.clamp(min=1), 1.0)
+    return torch.where(positive, matched.weights, average_of_image)
 
 
 def _normaliser(weights: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def areas(boxes: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def match(anchors: Tensor, targets: Targets, *, negative_iou: float = POSITIVE_IOU) -> Match:
+def match(anchors: Tensor, targets: Targets) -> Match:
     """Assign ground truth to anchors.
 
     Every anchor takes the box that it overlaps most, and is positive if that IoU is above 0.5.
@@ -107,8 +107,6 @@ def match(anchors: Tensor, targets: Targets, *, negative_iou: float = POSITIVE_I
     Args:
         anchors: (1 or B, A, 4) corners, shares of the image.
         targets: Ground truth of B images.
-        negative_iou: An anchor whose IoU is above this without being positive is ignored; 0.5, as
-            in the paper, leaves no such anchors.
 
     Returns:
         Labels, boxes and weights of all anchors.
@@ -125,7 +123,6 @@ def match(anchors: Tensor, targets: Targets, *, negative_iou: float = POSITIVE_I
     labels = targets.labels.gather(1, best_box).masked_fill_(negative, 0)
     weights = targets.scores.gather(1, best_box).masked_fill_(negative, 1.0)
 
-    labels[negative & (best_iou > negative_iou)] = IGNORED
     covered = overlap.masked_fill_(~targets.ignored[..., None], 0.0).amax(dim=1)
     labels[negative & (covered > IGNORE_OVERLAP * own_area)] = IGNORED
     boxes = targets.boxes.gather(1, best_box[..., None].expand(-1, -1, 4))

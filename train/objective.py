@@ -39,7 +39,6 @@ class Objective(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
         self._giou, self._iou_guided = config.giou, config.iou_guided
         self._shapes = AnchorShapes.parse(config.anchor_sizes, config.anchor_ratios)
-        self._negative_iou = config.negative_iou
         self._bf16 = config.precision == "bf16"
 
     def forward(
@@ -71,7 +70,6 @@ class Objective(nn.Module):
             giou=self._giou,
             iou_guided=self._iou_guided,
             class_weights=self.class_weights,
-            negative_iou=self._negative_iou,
         )
         if self.balance is not None:
             terms = self.balance(terms)

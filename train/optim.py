@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from rdlite.errors import OptionError, RdliteError
-
-OPTIMIZERS = ("adamw", "sgd")
+from train.config import RunConfig
 
 
 class NonFiniteLossError(RdliteError, ArithmeticError):
@@ -31,26 +30,19 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def make_optimizer(
-    module: nn.Module, *, optimizer: str, lr: float, weight_decay: float
-) -> torch.optim.Optimizer:
+def make_optimizer(module: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
     """AdamW, or SGD with momentum 0.9, over the parameters that learn.
 
     Only kernels (tensors of two or more dimensions) decay.
-
-    Raises:
-        OptionError: Another optimizer is named.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    if optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=0.9)
-    if optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=lr)
-    raise OptionError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {optimizer!r}")
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=config.lr)
 
 
 def average_of(model: nn.Module, decay: float) -> AveragedModel:

@@ -9,17 +9,19 @@ import tomllib
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rdlite.errors import OptionError
 from rdlite.files import read_regular
-from train.config import TrainConfig
+from train.config import RunConfig, TrainConfig
 
 BUILT_IN = Path(__file__).with_name("recipes.toml")
 TABLE3 = tuple("abcdefghijklmno")
 """Rows of the paper's Table 3, which are recipes of the same names."""
 _MAX_BYTES = 1 << 20
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
+
+Config = TypeVar("Config", bound=RunConfig)
 
 
 def field_types(config: type = TrainConfig) -> dict[str, type]:
@@ -88,28 +90,28 @@ def make_config(
     given: Mapping[str, Any] | None = None,
     *,
     saved: Mapping[str, Any] | None = None,
-) -> TrainConfig:
+    kind: type[Config] = TrainConfig,
+) -> Config:
     """The settings of a run: defaults, saved ones, then recipes in their order, then options.
 
     Args:
         recipes: Names or .toml files.
         given: Options of the command line.
         saved: Settings that the run began with, when it goes on.
+        kind: Which settings the run has.
 
     Raises:
         OptionError: A recipe cannot be used, a value is out of range, or `data`, `images` or `out`
             is missing; the text names the recipe that said it.
     """
     settings, origin = merge(recipes, given, saved=saved)
-    for field in dataclasses.fields(TrainConfig):
+    for field in dataclasses.fields(kind):
         if field.default is dataclasses.MISSING and field.name not in settings:
-            raise OptionError(
-                f"{field.name} is missing; give --{field.name}, or a recipe file that holds it"
-            )
+            raise OptionError(f"{field.name} is missing; give --{field.name}")
     try:
-        return TrainConfig(**settings)
+        return kind(**settings)
     except OptionError as error:
-        key = str(error).split()[0]  # texts of TrainConfig begin with the field's name
+        key = str(error).split()[0]  # texts of RunConfig begin with the field's name
         if key not in origin:
             raise
         raise OptionError(f"{origin[key]}: {error}") from error

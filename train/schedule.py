@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from train.config import TrainConfig, parse_resolution
-from train.pretrain_config import PretrainConfig
+from train.config import RunConfig, parse_resolution
 
 
 class Schedule:
@@ -21,9 +20,7 @@ class Schedule:
         elapsed: Seconds that earlier parts of a resumed run took.
     """
 
-    def __init__(
-        self, config: TrainConfig | PretrainConfig, steps_per_epoch: int, *, elapsed: float = 0.0
-    ) -> None:
+    def __init__(self, config: RunConfig, steps_per_epoch: int, *, elapsed: float = 0.0) -> None:
         self._config = config
         self._stages = parse_resolution(config.resolution, least=0)  # checked by the configuration
         self._start = time.monotonic() - elapsed

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from tempfile import TemporaryDirectory
 
-from train import distributed
 from train.config import TrainConfig, parse_resolution
-from train.data import Batch, make_loader
 from train.engine import Trainer
+from train.schedule import Schedule
 
 SECONDS = 10.0
 """Measured time of each number."""
@@ -36,28 +36,16 @@ def measure_speed(config: TrainConfig, *, seconds: float = SECONDS) -> str:
     with TemporaryDirectory() as folder:
         trainer = Trainer(replace(config, out=folder, minutes=None))
         for side, _ in parse_resolution(trainer.config.resolution):
-            loader = _rate(_next(_batches(trainer, side)), seconds) * trainer.config.batch
-            batch = next(_batches(trainer, side, workers=0))
-            step = _rate(lambda batch=batch: trainer.train_step(batch), seconds)
-            rows.append(f"{side:4}   {loader:12.1f}   {step * trainer.config.batch:11.1f}")
+            # Long enough never to end, and always of this side.
+            endless = replace(trainer.config, epochs=1e9, resolution=str(side))
+            trainer.schedule = Schedule(endless, steps_per_epoch=1)
+            batches = trainer.batches()
+            loader = _rate(partial(next, batches), seconds) * trainer.config.batch
+            batch = next(batches)
+            del batches  # ends its workers
+            step = _rate(partial(trainer.train_step, batch), seconds) * trainer.config.batch
+            rows.append(f"{side:4}   {loader:12.1f}   {step:11.1f}")
     return "\n".join(rows)
-
-
-def _next(batches: Iterator[Batch]) -> Callable[[], Batch]:
-    return lambda: next(batches)
-
-
-def _batches(trainer: Trainer, side: int, workers: int | None = None) -> Iterator[Batch]:
-    config = trainer.config
-    return make_loader(
-        trainer.dataset,
-        batch_size=config.batch,
-        workers=config.workers if workers is None else workers,
-        seed=config.seed,
-        resolution_at=lambda step: side,
-        stop_step=1 << 40,
-        part=(distributed.rank(), distributed.size()),
-    )
 
 
 def _rate(act: Callable[[], object], seconds: float) -> float:

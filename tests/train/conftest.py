@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,27 +53,62 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def settings(shapes: tuple[Path, Path], tmp_path: Path) -> Callable[..., Any]:
-    """Settings of a run on `shapes` that takes seconds, by the name of its folder."""
+def break_off() -> Callable[[Any], None]:
+    """Train until the first checkpoint, as a run does that is killed there."""
+
+    class Killed(Exception):
+        pass
+
+    def act(run: Any) -> None:
+        save = run.save
+
+        def save_and_die() -> None:
+            save()
+            raise Killed
+
+        run.save = save_and_die
+        with pytest.raises(Killed):
+            run.fit()
+
+    return act
+
+
+@pytest.fixture
+def launch() -> Callable[..., None]:
+    """Run a command with the settings of a run, in processes started by torchrun."""
+
+    def act(command: str, run: Any, *, processes: int) -> None:
+        given = {k.replace("_", "-"): v for k, v in run.to_dict().items() if v is not None}
+        options = [f"--{k}={v}" for k, v in given.items()]
+        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        done = subprocess.run(
+            [sys.executable, "-m", *launcher, "-m", "train", command, *options],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return act
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Callable[..., Callable[..., Any]]:
+    """Settings of a kind of run that take seconds, by the name of its folder."""
+    common = {"width": 16, "batch": 8, "epochs": 4, "warmup": 2, "workers": 0, "threads": 1}
+
+    def of(kind: type, **fixed: object) -> Callable[..., Any]:
+        fixed = common | {"cache": str(tmp_path / "cache")} | fixed
+        return lambda name, **options: kind(**(fixed | {"out": str(tmp_path / name)} | options))
+
+    return of
+
+
+@pytest.fixture
+def settings(shapes: tuple[Path, Path], quick: Callable[..., Any]) -> Callable[..., Any]:
+    """Settings of a run on `shapes`."""
     from train.config import TrainConfig
 
-    data, images = shapes
-
-    def make(name: str, **options):
-        values = {
-            "data": str(data),
-            "images": str(images),
-            "cache": str(tmp_path / "cache"),
-            "out": str(tmp_path / name),
-            "width": 16,
-            "batch": 8,
-            "holdout": 0.0,
-            "epochs": 4,
-            "warmup": 2,
-            "resolution": "96:0.5,128:1",
-            "workers": 0,
-            "threads": 1,
-        }
-        return TrainConfig(**(values | options))
-
-    return make
+    data, images = map(str, shapes)
+    return quick(TrainConfig, data=data, images=images, holdout=0.0, resolution="96:0.5,128:1")

@@ -14,7 +14,6 @@ from train.__main__ import main
 from train.ablate import ablate, parse_seeds, plan
 from train.ablate_report import Record, read_record, summarise, write_record, write_report
 from train.checkpoint import load_checkpoint
-from train.config import TrainConfig
 from train.engine import Trainer
 
 GIVEN = {"data": "a.json", "images": "images", "val": "val.json", "out": "runs", "epochs": 1.0}
@@ -139,24 +138,6 @@ def test_the_command_line_tells_given_options_from_defaults(
     assert "seeds must look like" in capsys.readouterr().err
 
 
-class Killed(Exception):
-    pass
-
-
-def break_off(config: TrainConfig) -> None:
-    """Train until the first checkpoint."""
-    trainer = Trainer(config)
-    save = trainer.save
-
-    def save_and_die() -> None:
-        save()
-        raise Killed
-
-    trainer.save = save_and_die
-    with pytest.raises(Killed):
-        trainer.fit()
-
-
 def kill_first_child() -> None:
     while not (children := multiprocessing.active_children()):
         time.sleep(0.01)
@@ -165,7 +146,7 @@ def kill_first_child() -> None:
 
 @pytest.mark.slow
 def test_failed_rows_are_recorded_a_broken_one_goes_on_and_finished_ones_are_skipped(
-    shapes: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    shapes: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str], break_off
 ) -> None:
     data, images = map(str, shapes)
     (tmp_path / "bad.toml").write_text('extends = "c"\ninit = "nowhere.safetensors"')
@@ -175,7 +156,7 @@ def test_failed_rows_are_recorded_a_broken_one_goes_on_and_finished_ones_are_ski
     asked = {"seeds": [0], "recipes": [], "given": given}
     bad, out = str(tmp_path / "bad.toml"), tmp_path / "out"
 
-    break_off(plan(rows=["o"], **asked)[0].config)
+    break_off(Trainer(plan(rows=["o"], **asked)[0].config))
     killer = threading.Thread(target=kill_first_child)
     killer.start()
     assert ablate(rows=["c", bad, "o"], **asked) == 3

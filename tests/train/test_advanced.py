@@ -108,8 +108,26 @@ def test_kl_loss_by_hand_without_and_with_class_weights() -> None:
     plain = 0.8 * math.log(1.6) + 0.2 * math.log(0.4)
     assert math.isclose(kl_loss(logits, soft).item(), plain, rel_tol=1e-9)
     weighted = 0.8 * math.log(1.6) + (2 * 0.1 + 3 * 0.1) * math.log(0.4)
+    # w y = 0.8, 0.2, 0.3, with the sum 1.3; the least that Eq. 2 can be
+    floor = 0.8 * math.log(1.3 / 1) + 0.2 * math.log(1.3 / 2) + 0.3 * math.log(1.3 / 3)
     weights = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
-    assert math.isclose(kl_loss(logits, soft, weights).item(), weighted, rel_tol=1e-9)
+    assert math.isclose(kl_loss(logits, soft, weights).item(), weighted - floor, rel_tol=1e-9)
+
+
+def test_the_weighted_kl_loss_has_its_minimum_at_0() -> None:
+    soft = tensor([0.9, 0.05, 0.05])
+    weights = torch.tensor([1.0, 8.0, 3.0], dtype=torch.float64)
+    logits = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.1)
+    for _ in range(500):
+        optimizer.zero_grad()
+        loss = kl_loss(logits, soft, weights).sum()
+        loss.backward()
+        optimizer.step()
+        assert loss.item() > -1e-12
+    assert loss.item() < 1e-9
+    wanted = soft * weights / (soft * weights).sum()
+    torch.testing.assert_close(logits.softmax(dim=1), wanted, atol=1e-4, rtol=0)
 
 
 def test_kl_loss_of_one_hot_labels_is_the_cross_entropy() -> None:

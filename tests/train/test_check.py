@@ -11,10 +11,10 @@ import pytest
 
 from train.__main__ import main
 from train.augment import AugmentConfig, Targets
-from train.check import survey
 from train.coco import load_coco
 from train.contact_sheet import choose_images, draw_sample, write_contact_sheet
 from train.data import open_dataset
+from train.survey import survey
 from train.weights import read_weights
 
 Change = Callable[[dict[str, Any], Path], None]

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,24 +9,12 @@ from rdlite.errors import OptionError
 from train.checkpoint import load_checkpoint
 from train.engine import Trainer
 
-ROOT = Path(__file__).parents[2]
-
-
-def command(run) -> list[str]:
-    given = {k.replace("_", "-"): v for k, v in run.to_dict().items() if v is not None}
-    return [sys.executable, "-m", "train", "fit", *(f"--{k}={v}" for k, v in given.items())]
-
-
-def execute(arguments: list[str]) -> None:
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
-
 
 def weights(run) -> dict[str, torch.Tensor]:
     return load_checkpoint(run.out)["objective"]
 
 
-def test_two_processes_learn_what_one_learns_from_the_whole_batch(settings) -> None:
+def test_two_processes_learn_what_one_learns_from_the_whole_batch(settings, launch) -> None:
     same = {
         "precision": "fp32",
         "optimizer": "sgd",  # no sign of a tiny gradient decides a step, as with AdamW
@@ -44,9 +30,8 @@ def test_two_processes_learn_what_one_learns_from_the_whole_batch(settings) -> N
     start = {
         k: v.clone() for k, v in Trainer(settings("start", **same)).objective.state_dict().items()
     }
-    for run, processes in ((one, 1), (two, 2)):
-        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        execute([sys.executable, "-m", *launcher, *command(run)[1:]])
+    launch("fit", one, processes=1)
+    launch("fit", two, processes=2)
 
     alone, together = weights(one), weights(two)
     assert alone.keys() == together.keys()
@@ -68,7 +53,7 @@ def test_a_batch_in_parts_takes_the_same_step_where_nothing_depends_on_the_part(
     parts = Trainer(settings("parts", **same, accumulate=2))
     for trainer in (whole, parts):
         trainer.objective.eval()  # batch statistics would differ
-        batch = next(trainer._batches())
+        batch = next(trainer.batches())
         # Both parts hold the same images.
         batch["images"][1::2] = batch["images"][0::2]
         batch["targets"][1::2] = batch["targets"][0::2]

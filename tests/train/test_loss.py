@@ -90,8 +90,29 @@ def test_classification_loss_weighs_positives_by_score_and_class() -> None:
     target = matched([2, 1, 0, -1], torch.zeros(4, 4), [0.5, 1.0, 1.0, 1.0])
     chosen = torch.tensor([[True, True, True, False]])
     loss = classification_loss(torch.zeros(1, 4, 4), target, chosen, class_weights=WEIGHTS)
-    # (0.5 * 4 + 1 * 1 + 1) ln 4 over the weight of the positives
-    assert math.isclose(loss.item(), 4 * math.log(4) / 1.5, rel_tol=1e-5)
+    # (0.5 * 4 + 1 * 1 + 0.75) ln 4 over the weight of the positives, whose mean the negative has
+    assert math.isclose(loss.item(), 3.75 * math.log(4) / 1.5, rel_tol=1e-5)
+
+
+def test_negatives_weigh_no_more_than_the_doubtful_positives_they_were_mined_for() -> None:
+    target = matched([2, 0, 0, 0], torch.zeros(4, 4))
+    doubtful = target._replace(weights=torch.tensor([[0.1, 1.0, 1.0, 1.0]]))
+    many = [
+        t._replace(
+            **{
+                k: v.repeat(20, 1) if v.dim() == 2 else v.repeat(20, 1, 1)
+                for k, v in t._asdict().items()
+            }
+        )
+        for t in (target, doubtful)
+    ]
+    chosen = torch.ones(20, 4, dtype=torch.bool)
+    sure, unsure = (classification_loss(torch.zeros(20, 4, 4), t, chosen) for t in many)
+    torch.testing.assert_close(sure, unsure)
+    alone = torch.zeros(1, 4, dtype=torch.int64)  # without a positive they count in full
+    nothing = target._replace(labels=alone)
+    loss = classification_loss(torch.zeros(1, 4, 4), nothing, chosen[:1])
+    assert math.isclose(loss.item(), 4 * math.log(4), rel_tol=1e-5)
 
 
 def test_iou_guided_classification_loss_by_hand() -> None:
@@ -104,9 +125,11 @@ def test_iou_guided_classification_loss_by_hand() -> None:
         class_weights=torch.tensor([1.0, 2.0]),
     )
     # y = 1 - 0.25 * 0.5 = 0.875, 1 - 0.25 * 0.2 = 0.95; eta = 1 / 0.55, 1
-    positive = (2 * 0.875 * math.log(1.75) + 0.125 * math.log(0.25)) / 0.55
+    positive = 2 * 0.875 * math.log(1.75) + 0.125 * math.log(0.25)
+    positive -= 1.75 * math.log(1.875 / 2) + 0.125 * math.log(1.875)  # the floor
     negative = 0.95 * math.log(1.9) + 2 * 0.05 * math.log(0.1)
-    assert math.isclose(loss.item(), 0.5 * positive + negative, rel_tol=1e-5)
+    negative -= 0.95 * math.log(1.05) + 0.1 * math.log(1.05 / 2)
+    assert math.isclose(loss.item(), positive / 0.55 * 0.5 + negative * 0.5, rel_tol=1e-4)
 
 
 @pytest.mark.parametrize("class_weights", [None, WEIGHTS])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from train.anchors import make_anchors
-from train.model import Bottleneck, RefineDetLite, Res2Block, ResBlock
+from train.model import Bottleneck, RefineDetLite, Res2Block, ResBlock, initialise
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,7 @@ def test_every_residual_block_starts_as_the_identity() -> None:
     x = torch.rand(2, 64, 8, 8)
     for block in (Res2Block(64), ResBlock(64)):
         model = nn.ModuleList([block])
-        from train.model import _initialise
-
-        _initialise(model)
+        initialise(model)
         assert torch.equal(block(x), x)
 
 

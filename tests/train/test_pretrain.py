@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,24 +46,8 @@ def colours(made: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def settings(colours: Path, tmp_path: Path) -> Callable[..., PretrainConfig]:
-    def make(name: str, **options: object) -> PretrainConfig:
-        values = {
-            "images": str(colours),
-            "out": str(tmp_path / name),
-            "cache": str(tmp_path / "cache"),
-            "holdout": 0.25,
-            "width": 16,
-            "batch": 8,
-            "epochs": 4,
-            "warmup": 2,
-            "resolution": "32",
-            "workers": 0,
-            "threads": 1,
-        }
-        return PretrainConfig(**(values | options))
-
-    return make
+def settings(colours: Path, quick: Callable[..., Any]) -> Callable[..., PretrainConfig]:
+    return quick(PretrainConfig, images=str(colours), holdout=0.25, resolution="32")
 
 
 def opened(colours: Path, tmp_path: Path, **options: object):
@@ -90,6 +75,8 @@ def test_two_colours_are_learned_and_the_command_leaves_every_result(
     assert [row["step"] for row in trained] == [20, 40]
     assert [row["resolution"] for row in trained] == [32, 48]
     assert rows[-1]["step"] == 48 and rows[-1]["val_top1"] == 1.0
+    assert trained[0].keys() >= {"top1", "lr", "img_s", "loader_wait"}
+    assert list(out.glob("events.out.tfevents.*"))
 
 
 def test_the_backbone_file_fits_the_detector_and_gives_the_same_features(settings) -> None:
@@ -107,32 +94,36 @@ def test_the_backbone_file_fits_the_detector_and_gives_the_same_features(setting
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
-def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(settings, precision: str) -> None:
+def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(
+    settings, break_off, precision: str
+) -> None:
     whole = Pretrainer(settings("whole", precision=precision))
     whole.fit()
-
-    class Killed(Exception):
-        pass
-
-    first = Pretrainer(settings("parts", precision=precision, save_every=5))
-    save = first.save
-
-    def save_and_die() -> None:
-        save()
-        raise Killed
-
-    first.save = save_and_die
-    with pytest.raises(Killed):
-        first.fit()
+    break_off(Pretrainer(settings("parts", precision=precision, save_every=5)))
     second = Pretrainer(settings("parts", precision=precision, workers=1))
     assert second.step == 5
     second.fit()
 
     a, b = load_checkpoint(whole.out), load_checkpoint(second.out)
     assert a["step"] == b["step"] == 12
-    for part in ("model", "ema"):
+    for part in ("objective", "ema"):
         assert all(torch.equal(a[part][k], b[part][k]) for k in a[part])
-    assert not torch.equal(a["model"]["classifier.weight"], a["ema"]["classifier.weight"])
+    assert not torch.equal(a["objective"]["classifier.weight"], a["ema"]["classifier.weight"])
+
+
+def test_two_processes_learn_what_one_learns_from_the_whole_batch(settings, launch) -> None:
+    same = {"precision": "fp32", "optimizer": "sgd", "lr": 1e-2, "warmup": 0, "epochs": 0.3}
+    one, two = settings("one", **same), settings("two", **same)
+    before = Pretrainer(settings("before", **same)).model.state_dict()
+    launch("pretrain", one, processes=1)
+    launch("pretrain", two, processes=2)
+    alone, together = load_checkpoint(one.out), load_checkpoint(two.out)
+    assert alone["step"] == together["step"] == 1
+    for name, value in alone["objective"].items():
+        moved = (value.float() - before[name].float()).norm()
+        difference = (together["objective"][name].float() - value.float()).norm()
+        assert difference <= 0.1 * moved + 1e-6, name
+    assert json.loads((Path(two.out) / "results.json").read_text())["images"] == 8
 
 
 def test_a_finished_run_is_not_trained_again(settings) -> None:
@@ -142,6 +133,21 @@ def test_a_finished_run_is_not_trained_again(settings) -> None:
     assert again.fit() == result
     assert again.step == first.step == 3
     assert len(again.history) == len(first.history)
+
+
+def test_a_run_goes_on_with_the_settings_it_had_and_as_no_other_kind_of_run(
+    settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = settings("run", epochs=1)
+    Pretrainer(config).fit()
+    assert main(["pretrain", "--out", config.out]) == 0
+    assert "from step 3" in capsys.readouterr().out
+    assert main(["pretrain", "--out", config.out, "--epochs", "2"]) == 1
+    assert "epochs: 1 there, 2.0 here" in capsys.readouterr().err
+    assert main(["fit", "--out", config.out]) == 1
+    assert "holds a run of another kind, with label_smoothing" in capsys.readouterr().err
+    assert main(["pretrain", "--out", f"{config.out}-other"]) == 1
+    assert "images is missing; give --images" in capsys.readouterr().err
 
 
 def test_other_settings_or_other_images_are_refused(settings, colours: Path) -> None:
@@ -169,8 +175,9 @@ def test_labels_are_smoothed_over_all_classes(settings) -> None:
     trainer = Pretrainer(settings("run", label_smoothing=0.5, warmup=0))
     torch.nn.init.zeros_(trainer.model.classifier.weight)
     trainer.model.classifier.bias.data = torch.tensor([0.0, 2.0])
+    targets = [{"labels": torch.tensor([label])} for label in (0, 1)]
     images = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
-    loss = trainer._train_step(images, torch.tensor([0, 1]))["loss"]
+    loss = trainer.train_step({"images": images, "targets": targets})["loss"]
     # Softmax of (0, 2): 0.1192 and 0.8808; labels (0.75, 0.25) and (0.25, 0.75).
     # -0.75 ln 0.1192 - 0.25 ln 0.8808 = 1.6269 and -0.25 ln 0.1192 - 0.75 ln 0.8808 = 0.6269.
     assert loss == pytest.approx((1.6269 + 0.6269) / 2, abs=2e-4)
@@ -193,7 +200,9 @@ def test_top_1_and_top_5_count_the_right_class_among_the_best(
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_how_to_go_on(settings) -> None:
     trainer = Pretrainer(settings("run"))
     torch.nn.init.constant_(trainer.model.classifier.bias, float("nan"))
-    with pytest.raises(NonFiniteLossError, match=r"loss \(nan\).* no checkpoint yet; begin a new"):
+    with pytest.raises(
+        NonFiniteLossError, match=r"the loss is not finite .*no checkpoint yet; begin a new"
+    ):
         trainer.fit()
 
 

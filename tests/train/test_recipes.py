@@ -139,7 +139,7 @@ def test_recipes_that_extend_each_other_are_refused(recipe, tmp_path: Path) -> N
 
 
 def test_what_a_run_cannot_do_without_is_asked_for() -> None:
-    with pytest.raises(OptionError, match="images is missing; give --images, or a recipe"):
+    with pytest.raises(OptionError, match="images is missing; give --images"):
         make_config(["basic"], {"data": "a.json", "out": "out"})
 
 
