@@ -1,159 +1,70 @@
-"""COCO sets on disk: the checked annotation file, and image bytes from a folder or tar shards."""
+"""Image sets on disk: image bytes from a folder or tar shards, and the error of a faulty set."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import tarfile
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
 
 from rdlite.errors import ImageError, RdliteError
+from rdlite.imageheader import read_header
+
+Faults = dict[str, list[str]]
+"""What is wrong with annotations: for each kind of fault, a sentence for each case."""
 
 
 class DataError(RdliteError, ValueError):
-    """An annotation file or a folder of images cannot be used as a COCO set."""
+    """An annotation file or a folder of images cannot be used as a COCO set.
+
+    Attributes:
+        faults: Every fault by its kind, where annotations were checked as a whole; else empty.
+    """
+
+    def __init__(self, message: str, *, faults: Faults | None = None) -> None:
+        super().__init__(message)
+        self.faults = faults or {}
 
 
-def read_coco(path: str | Path) -> dict[str, Any]:
-    """Read a COCO annotation file and checks everything that would otherwise fail later.
-
-    Args:
-        path: The json file: an object with the lists "images", "annotations" and "categories".
-
-    Returns:
-        The parsed object, unchanged.
+def refuse(path: str | Path, faults: Faults) -> None:
+    """Raise one error for all faults: it names the first, counts all of them, and carries them.
 
     Raises:
-        DataError: The file cannot be read, or as `check_coco`.
+        DataError: There is at least one.
     """
-    path = Path(path)
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}); give a COCO json file"
-        ) from error
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}); give a COCO json file") from error
-    check_coco(content, path)
-    return content  # type: ignore[no-any-return]
+    faults = {kind: cases for kind, cases in faults.items() if cases}
+    if not faults:
+        return
+    first = next(iter(faults.values()))[0]
+    total = sum(map(len, faults.values()))
+    counts = ", ".join(f"{kind}: {len(cases)}" for kind, cases in faults.items())
+    more = f" ({total} faults; {counts})" if total > 1 else ""
+    raise DataError(f"{path}: {first}{more}", faults=faults)
 
 
-def check_coco(content: Any, path: Path) -> None:
-    """Check the content of a COCO annotation file.
-
-    Args:
-        content: The parsed file.
-        path: Where it came from, for the messages.
-
-    Raises:
-        DataError: A list is missing, there are no images or classes, an id, file name or class name
-            occurs twice, a class has no name, an annotation points at nothing, or a box is not four
-            finite numbers. Of several bad annotations the first is named, the others are counted.
-    """
-    _check_lists(path, content)
-    _check_unique(path, content)
-    image_ids = {image["id"] for image in content["images"]}
-    category_ids = {category["id"] for category in content["categories"]}
-    checked = (_fault(one, image_ids, category_ids) for one in content["annotations"])
-    faults = [fault for fault in checked if fault]
-    if faults:
-        more = f" ({len(faults) - 1} more annotations are wrong)" if len(faults) > 1 else ""
-        raise DataError(f"{path}: annotation {faults[0]}{more}")
-
-
-_FIELDS = {
-    "images": ("id", "file_name", "width", "height"),
-    "annotations": ("image_id", "category_id", "bbox"),
-    "categories": ("id", "name"),
-}
-
-
-def _check_lists(path: Path, content: Any) -> None:
-    for name, fields in _FIELDS.items():
-        items = content.get(name) if isinstance(content, dict) else None
-        if not isinstance(items, list):
-            raise DataError(f'{path} has no list "{name}"; give a COCO json file')
-        for position, item in enumerate(items):
-            missing = [f for f in fields if not isinstance(item, dict) or f not in item]
-            if missing:
-                raise DataError(f'{path}: {name}[{position}] lacks "{missing[0]}"; add it')
-    for name in ("images", "categories"):
-        if not content[name]:
-            raise DataError(f'{path}: the list "{name}" is empty; give a set with at least one')
-    for image in content["images"]:
-        size = (image["width"], image["height"])
-        if not all(_is_number(side) and side >= 1 for side in size):
-            raise DataError(
-                f"{path}: image {image['file_name']} has size {size}; give its width and height"
-            )
-
-
-_UNIQUE = {
-    ("images", "id"): (int, str),
-    ("images", "file_name"): (str,),
-    ("categories", "id"): (int,),
-    ("categories", "name"): (str,),
-    ("annotations", "id"): (int, str),
-}
-
-
-def _check_unique(path: Path, content: dict[str, Any]) -> None:
-    for (name, field), types in _UNIQUE.items():
-        seen = set()
-        for item in content[name]:
-            if field not in item:
-                continue  # only the id of an annotation, which nothing refers to
-            value = item[field]
-            if not isinstance(value, types):
-                wanted = " or ".join(kind.__name__ for kind in types)
-                raise DataError(f"{path}: {name} has {field} {value!r}; give {wanted}")
-            if isinstance(value, str) and not value.strip():
-                raise DataError(f"{path}: {name} has an empty {field}; give it a {field}")
-            if value in seen:
-                raise DataError(f"{path}: {field} {value!r} occurs twice in {name}; make it unique")
-            seen.add(value)
-
-
-def _fault(annotation: dict[str, Any], image_ids: set[Any], category_ids: set[Any]) -> str | None:
-    """Say what is wrong with an annotation, if anything is."""
-    where = str(annotation.get("id", "(no id)"))
-    for field, known in (("image_id", image_ids), ("category_id", category_ids)):
-        value = annotation[field]
-        if not isinstance(value, int | str) or value not in known:
-            return f"{where} has {field} {value!r}, which the file does not list; add it"
-    box = annotation["bbox"]
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
-        return f"{where} has bbox {box!r}; give four finite numbers x, y, width, height"
-    for field in ("score", "area"):
-        if not _is_number(annotation.get(field, 0)):
-            return f"{where} has {field} {annotation[field]!r}; give a finite number"
-    return None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def is_ignored(annotation: dict[str, Any]) -> bool:
-    """Say whether a COCO annotation is neither a positive nor a negative ("iscrowd", "ignore")."""
-    return bool(annotation.get("iscrowd", 0)) or bool(annotation.get("ignore", 0))
-
-
-def check_size(size: tuple[int, int], wanted: tuple[int, int]) -> None:
+def check_size(size: tuple[int, int], wanted: tuple[int, int], data: bytes) -> None:
     """Check that an image has the (width, height) in pixels that its annotations are for.
+
+    Args:
+        size: Of the upright image.
+        wanted: What the annotations state.
+        data: The bytes of the image file, which tell why the two differ.
 
     Raises:
         ImageError: It has not, so that its boxes would not fit.
     """
-    if size != wanted:
-        raise ImageError(
-            f"it has {size[0]}x{size[1]} pixels but its boxes are for {wanted[0]}x{wanted[1]}"
+    if size == wanted:
+        return
+    text = f"it has {size[0]}x{size[1]} pixels but its boxes are for {wanted[0]}x{wanted[1]}"
+    header = read_header(data)
+    if (header.width, header.height) == wanted:  # only EXIF makes the upright size another one
+        text += (
+            ", the stored size before the turn by its EXIF orientation; "
+            "state the size and the boxes of the upright image"
         )
+    raise ImageError(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +100,8 @@ class ImageStore:
         for shard in shards:
             for name, member in _index(shard):
                 self._members.setdefault(name, []).append(member)
+        self._folded_members: dict[str, str] | None = None
+        self._listings: dict[Path, dict[str, str]] = {}
 
     def names(self) -> list[str]:
         """List the images by what `read` calls them: files in the folder and below it, members.
@@ -210,7 +123,8 @@ class ImageStore:
             size: How many bytes to read at most, from the first on; -1 reads all.
 
         Raises:
-            ImageError: There is no such image, two shards hold it, or it cannot be read.
+            ImageError: There is no such image, two shards hold it, or it cannot be read; the text
+                is to follow the name.
         """
         member = self._locate(name)
         try:
@@ -221,7 +135,7 @@ class ImageStore:
                 file.seek(member.offset)
                 return file.read(member.size if size < 0 else min(size, member.size))
         except OSError as error:
-            raise ImageError(f"{name} in {self.path} cannot be read ({error.strerror})") from error
+            raise ImageError(f"it cannot be read from {self.path} ({error.strerror})") from error
 
     def fingerprint(self, names: Iterable[str]) -> list[tuple[str, int, int]]:
         """List name, size in bytes and mtime in ns of the files that hold these images.
@@ -245,10 +159,54 @@ class ImageStore:
             return members[0]
         if members:
             shards = " and ".join(member.shard.name for member in members)
-            raise ImageError(f"{name} is in {shards}; keep the shards of one set in a folder")
+            raise ImageError(f"it is in {shards}; keep the shards of one set in a folder")
         if self.path.is_dir() and (self.path / name).is_file():
             return self.path / name
-        raise ImageError(f"{name} is not in {self.path}, neither as a file nor in a tar shard")
+        raise ImageError(
+            f"it is not in {self.path}, neither as a file nor in a tar shard{self._hint(name)}"
+        )
+
+    def _hint(self, name: str) -> str:
+        """Name the image that would be this one if case and Unicode form did not count."""
+        other = self._alike(name)
+        if other is None:
+            return ""
+        if _composed(other) == _composed(name):  # they look the same
+            return f"; there is {other!a}, another Unicode form of {name!a}; rename one"
+        return f"; there is {other}, which differs in upper and lower case; rename one"
+
+    def _alike(self, name: str) -> str | None:
+        # Only the folders on the way are listed, each once: the whole tree may be a whole disk.
+        if self._folded_members is None:
+            self._folded_members = {_folded(member): member for member in self._members}
+        if member := self._folded_members.get(_folded(name)):
+            return member
+        way = PurePosixPath()
+        for part in PurePosixPath(name).parts:
+            if (self.path / way / part).exists():
+                way /= part
+            elif entry := self._listing(self.path / way).get(_folded(part)):
+                way /= entry
+            else:
+                return None
+        return None if str(way) == name else str(way)  # a folder of that name is none
+
+    def _listing(self, folder: Path) -> dict[str, str]:
+        if folder not in self._listings:
+            try:
+                entries = os.listdir(folder)
+            except OSError:
+                entries = []  # no folder, or one that may not be listed: no hint then
+            self._listings[folder] = {_folded(entry): entry for entry in entries}
+        return self._listings[folder]
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _folded(name: str) -> str:
+    return _composed(name).casefold()
 
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")

@@ -6,17 +6,22 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from rdlite.dataset import DataError, ImageStore, check_size, is_ignored, read_coco
+from rdlite.classnames import SharedClasses, share_classes, some
+from rdlite.cocofile import is_ignored, read_coco
+from rdlite.dataset import DataError, ImageStore, check_size
 from rdlite.detector import Detector
 from rdlite.errors import ImageError
 
 _AREAS = ("all", "small", "medium", "large")
 _HEADER = f"{'class':20} {'AP':>6} {'AP50':>6}"
+
+FEW_IMAGES: Final = 50
+"""Sets smaller than this get a word of caution: a few images more or less move AP by points."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +42,7 @@ class EvalResult:
         images: How many images were evaluated.
         failed: (file name, reason) of the images that could not be read; they count for nothing.
         unknown_classes: Annotated classes that the detector does not have; they count for nothing.
-        renamed_classes: "set's name = detector's name" of classes that share only their id.
+        renamed_classes: "set's name = detector's name" of classes that the two spell differently.
         dropped_nonfinite: Anchors left out because the network gave NaN or infinity.
     """
 
@@ -65,20 +70,28 @@ class EvalResult:
             f"medium {_percent(self.ap_medium)}  large {_percent(self.ap_large)}  "
             f"AR {_percent(self.ar)}  images {self.images}"
         )
+        rows += self.notes()
+        return "\n".join(rows)
+
+    def notes(self) -> list[str]:
+        """Say what does not count, and what else must be known to read the numbers."""
+        notes = []
+        if self.images < FEW_IMAGES:
+            plural = "" if self.images == 1 else "s"
+            notes.append(f"{self.images} image{plural}: AP is uncertain")
         if self.failed:
             name, reason = self.failed[0]
-            rows.append(
+            notes.append(
                 f"not counted: {len(self.failed)} unreadable images, first {name}: {reason}"
             )
         if self.unknown_classes:
-            names = ", ".join(self.unknown_classes)
-            rows.append(f"not counted: classes unknown to the model: {names}")
+            names = some(self.unknown_classes)
+            notes.append(f"not counted: classes unknown to the model: {names}")
         if self.renamed_classes:
-            names = ", ".join(self.renamed_classes)
-            rows.append(f"same id, other name: {names}; check the category ids")
+            notes.append(f"spelled differently, taken as one: {some(self.renamed_classes)}")
         if self.dropped_nonfinite:
-            rows.append(f"{self.dropped_nonfinite} anchors gave NaN or infinity and were left out")
-        return "\n".join(rows)
+            notes.append(f"{self.dropped_nonfinite} anchors gave NaN or infinity and were left out")
+        return notes
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON values, without the curves; NaN becomes None."""
@@ -122,10 +135,10 @@ def evaluate(
 ) -> EvalResult:
     """Measure COCO average precision with faster-coco-eval.
 
-    Classes are matched by name, and by COCO category id where the detector has no class of that
-    name (the result then says so). Only classes that the set annotates count, and only
-    they are detected, so that others do not use up `max_det`. Annotations with "iscrowd" or
-    "ignore" are neither right nor wrong to find.
+    Classes are matched by name, as `rdlite.classnames.match_classes` does, never by category id;
+    the result says which names differ. Only classes that the set annotates count, and only they
+    are detected, so that others do not use up `max_det`. Annotations with "iscrowd" or "ignore"
+    are neither right nor wrong to find.
 
     Args:
         detector: The detector.
@@ -144,8 +157,8 @@ def evaluate(
         OptionError: As the detector.
     """
     coco_class, eval_class = _import_evaluator()
-    content = read_coco(annotations)
-    counted, unknown, renamed = _classes(content, detector, annotations)
+    content = _read(Path(annotations))
+    classes = share_classes(content, detector.names, annotations)
     found, evaluated, failed, dropped = _detect_all(
         detector,
         content["images"],
@@ -156,35 +169,41 @@ def evaluate(
             "iou": iou,
             "nms": nms,
             "max_det": max_det,
-            "classes": list(counted.values()),
+            "classes": list(classes.names),
         },
     )
-    ours = dict(zip(detector.category_ids, detector.names, strict=True))
-    theirs = {name: category for category, name in counted.items()}
-    for entry in found:
-        entry["category_id"] = theirs[ours[entry["category_id"]]]
     if not evaluated:
         name, reason = failed[0]
         raise DataError(
             f"none of the {len(failed)} images of {annotations} can be read from {images}; "
             f"the first, {name}: {reason}"
         )
-    truth = coco_class(_truth(content, evaluated, list(counted)))
+    ours = dict(zip(detector.category_ids, detector.names, strict=True))
+    for entry in found:
+        entry["category_id"] = 1 + classes.names.index(ours[entry["category_id"]])
+    truth = coco_class(_truth(content, evaluated, classes))
     run = eval_class(truth, truth.loadRes(found), iouType="bbox")
-    run.params.catIds = list(counted)
     run.params.maxDets = [max_det]
     run.evaluate()
     run.accumulate()
     return _result(
         np.asarray(run.eval["precision"])[..., 0],
         np.asarray(run.eval["recall"])[..., 0],
-        names=list(counted.values()),
+        classes=classes,
         images=len(evaluated),
         failed=tuple(failed),
-        unknown=unknown,
-        renamed=renamed,
         dropped=dropped,
     )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.is_dir() or path.suffix.lower() in (".yaml", ".yml"):
+        kind = "a folder" if path.is_dir() else "YAML"
+        raise DataError(
+            f"{path} is {kind}; give a COCO json file, or measure VOC and YOLO sets with "
+            "`python -m train eval` from a checkout of the project"
+        )
+    return read_coco(path)
 
 
 def _import_evaluator() -> tuple[Any, Any]:
@@ -195,34 +214,6 @@ def _import_evaluator() -> tuple[Any, Any]:
             "evaluation needs faster-coco-eval; run `pip install rdlite[eval]`"
         ) from error
     return COCO, COCOeval_faster
-
-
-def _classes(
-    content: dict[str, Any], detector: Detector, annotations: str | Path
-) -> tuple[dict[int, str], tuple[str, ...], tuple[str, ...]]:
-    """Return counted classes (the set's id to the detector's name), unknown and renamed ones."""
-    annotated = {annotation["category_id"] for annotation in content["annotations"]}
-    theirs = {c["id"]: str(c["name"]) for c in content["categories"] if c["id"] in annotated}
-    counted = {category: name for category, name in theirs.items() if name in detector.names}
-    by_id = dict(zip(detector.category_ids, detector.names, strict=True))
-    renamed, unknown = [], []
-    for category, name in theirs.items():
-        ours = by_id.get(category)
-        if category in counted:
-            continue
-        if ours is None or ours in theirs.values():
-            unknown.append(name)
-        else:
-            counted[category] = ours
-            renamed.append(f"{name} = {ours}")
-    if not counted:
-        raise DataError(
-            f"{annotations} annotates none of the {len(by_id)} classes of the model; its class "
-            "names or category ids must be the model's"
-        )
-    order = {name: k for k, name in enumerate(detector.names)}
-    counted = dict(sorted(counted.items(), key=lambda item: order[item[1]]))
-    return counted, tuple(unknown), tuple(renamed)
 
 
 def _detect_all(
@@ -240,8 +231,9 @@ def _detect_all(
     dropped = 0
     for done, image in enumerate(images, start=1):
         try:
-            detections = detector(store.read(image["file_name"]), **options)
-            check_size(detections.image_size, (image["width"], image["height"]))
+            data = store.read(image["file_name"])
+            detections = detector(data, **options)
+            check_size(detections.image_size, (image["width"], image["height"]), data)
         except ImageError as error:
             failed.append((image["file_name"], str(error)))
         else:
@@ -254,24 +246,27 @@ def _detect_all(
 
 
 def _truth(
-    content: dict[str, Any], images: list[dict[str, Any]], categories: list[int]
+    content: dict[str, Any], images: list[dict[str, Any]], classes: SharedClasses
 ) -> dict[str, Any]:
-    """Build what the evaluator reads, from the images and categories that count."""
+    """Build what the evaluator reads, from the images and classes that count.
+
+    It sorts what it measures by category id, so the ids here are the numbers of the classes.
+    """
     ids = {image["id"] for image in images}
     kept = [
         annotation
         for annotation in content["annotations"]
-        if annotation["image_id"] in ids and annotation["category_id"] in categories
+        if annotation["image_id"] in ids and annotation["category_id"] in classes.numbers
     ]
     return {
         "images": images,
-        "categories": [c for c in content["categories"] if c["id"] in categories],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(classes.names, start=1)],
         "annotations": [
             {
                 # The evaluator takes id 0 for "no match".
                 "id": position,
                 "image_id": annotation["image_id"],
-                "category_id": annotation["category_id"],
+                "category_id": classes.numbers[annotation["category_id"]],
                 "bbox": annotation["bbox"],
                 "area": annotation.get("area", annotation["bbox"][2] * annotation["bbox"][3]),
                 "iscrowd": int(is_ignored(annotation)),
@@ -285,11 +280,9 @@ def _result(
     precision: npt.NDArray[np.float64],
     recall: npt.NDArray[np.float64],
     *,
-    names: list[str],
+    classes: SharedClasses,
     images: int,
     failed: tuple[tuple[str, str], ...],
-    unknown: tuple[str, ...],
-    renamed: tuple[str, ...],
     dropped: int,
 ) -> EvalResult:
     """Average precision (IoU, recall, class, area) and recall (IoU, class, area)."""
@@ -302,13 +295,14 @@ def _result(
         **sizes,
         ar=_mean(recall[..., 0]),
         per_class={
-            name: (_mean(whole[:, :, k]), _mean(whole[0, :, k])) for k, name in enumerate(names)
+            name: (_mean(whole[:, :, k]), _mean(whole[0, :, k]))
+            for k, name in enumerate(classes.names)
         },
         precision50=np.where(whole[0] < 0, np.nan, whole[0]).T,
         images=images,
         failed=failed,
-        unknown_classes=unknown,
-        renamed_classes=renamed,
+        unknown_classes=classes.unknown,
+        renamed_classes=classes.renamed,
         dropped_nonfinite=dropped,
     )
 

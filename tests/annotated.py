@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,3 +66,34 @@ def yolo_set(folder: Path) -> Path:
             "labels/val/c.txt": "0 0.5 0.5 1 1\n",
         },
     )
+
+
+COCO_SIZE = (60, 40)
+"""Width and height of the images of `coco_content`."""
+
+
+def coco_content(count: int) -> dict[str, Any]:
+    """Images "0.png" and on, with a dog of score 0.5 and a cat in each; odd cats are crowds."""
+    width, height = COCO_SIZE
+    annotations = [
+        {"image_id": 10 + k, "category_id": 7, "bbox": [5, 5, 20, 10], "score": 0.5, "id": 2 * k}
+        for k in range(count)
+    ] + [
+        {"image_id": 10 + k, "category_id": 3, "bbox": [30, 20, 20, 15], "iscrowd": k % 2}
+        for k in range(count)
+    ]
+    return {
+        "images": [
+            {"id": 10 + k, "file_name": f"{k}.png", "width": width, "height": height}
+            for k in range(count)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
+    }
+
+
+def write_json(folder: Path, value: Any) -> Path:
+    """Write set.json."""
+    path = folder / "set.json"
+    path.write_text(json.dumps(value))
+    return path

@@ -169,9 +169,82 @@ def test_classes_unknown_to_the_model_are_named(detector: Detector, tmp_path: Pa
     assert list(result.per_class) == ["person"]
 
 
-def test_set_without_a_class_of_the_model_is_refused(detector: Detector, tmp_path: Path) -> None:
+def renumbered(path: Path, categories: dict[int, tuple[int, str]]) -> Path:
+    """A copy of a set with another id and name for each category."""
+    value = json.loads(path.read_text())
+    for item in value["annotations"]:
+        item["category_id"] = categories[item["category_id"]][0]
+    value["categories"] = [{"id": number, "name": name} for number, name in categories.values()]
+    copy = path.with_name("renumbered.json")
+    copy.write_text(json.dumps(value))
+    return copy
+
+
+# A class found in part, one found inexactly, one found whole: no two have the same AP.
+UNEQUAL = [
+    annotation(0, (1, 1, 1)),
+    annotation(0, (1, 3, 3)),
+    {"image_id": 0, "category_id": 3, "bbox": [64, 32, 16, 12]},
+    annotation(1, (2, 0, 0)),
+    annotation(1, (2, 4, 3)),
+]
+
+
+@pytest.mark.parametrize("ids", [(3, 1, 2), (2, 3, 1), (70, 8, 9), (0, 5, -1)])
+def test_category_ids_of_a_set_may_be_any(
+    detector: Detector, tmp_path: Path, ids: tuple[int, int, int]
+) -> None:
+    path = write_set(tmp_path, SCENES, annotations=UNEQUAL)
+    result = evaluate(detector, path, tmp_path)
+    half = 51 / 101
+    assert result.per_class == {
+        "person": pytest.approx((half, half)),
+        "bicycle": pytest.approx((1, 1)),
+        "car": pytest.approx((0.6, 1)),
+    }
+    other = renumbered(path, {k: (ids[k - 1], name) for k, name in NAMES.items()})
+    again = evaluate(detector, other, tmp_path)
+    assert again.to_dict() == result.to_dict()
+    assert list(again.per_class) == list(result.per_class)
+    np.testing.assert_array_equal(again.precision50, result.precision50)
+
+
+def test_classes_are_matched_by_name_and_never_by_id(detector: Detector, tmp_path: Path) -> None:
+    path = write_set(tmp_path, SCENES)
+    other = renumbered(path, {1: (1, "Hünd"), 2: (7, "Bi-Cycle"), 3: (3, "bike")})
+    result = evaluate(detector, other, tmp_path)
+    assert list(result.per_class) == ["bicycle"]  # given to the first that claims it
+    assert result.unknown_classes == ("Hünd", "bike")
+    assert result.renamed_classes == ("Bi-Cycle = bicycle",)
+    table = result.summary()
+    assert "classes unknown to the model: Hünd, bike" in table
+    assert "taken as one: Bi-Cycle = bicycle" in table
+
+
+def test_a_set_that_shares_no_class_with_the_model_is_refused_with_both_lists(
+    detector: Detector, tmp_path: Path
+) -> None:
+    path = write_set(tmp_path, SCENES)
+    other = renumbered(path, {1: (1, "Hünd"), 2: (2, "drone"), 3: (3, "tank")})
+    with pytest.raises(
+        DataError, match=r"none of the 5 classes.*: it has Hünd, drone, tank, the model person, bic"
+    ):
+        evaluate(detector, other, tmp_path)
+
+
+def test_a_set_without_annotations_is_refused(detector: Detector, tmp_path: Path) -> None:
     path = write_set(tmp_path, SCENES, annotations=[])
-    with pytest.raises(DataError, match="annotates none of the 5 classes"):
+    with pytest.raises(DataError, match=r"set\.json has no annotations"):
+        evaluate(detector, path, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["labels", "data.yaml", "data.YML"])
+def test_other_formats_are_refused_with_a_word_on_what_reads_them(
+    detector: Detector, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    path.mkdir() if name == "labels" else path.write_text("names: [person]")
+    with pytest.raises(DataError, match=rf"{name} is .*COCO json.*python -m train eval"):
         evaluate(detector, path, tmp_path)
 
 
@@ -199,7 +272,15 @@ def test_result_is_json_and_a_table(detector: Detector, tmp_path: Path) -> None:
     lines = result.summary().splitlines()
     assert lines[0].split() == ["class", "AP", "AP50"]
     assert ["car", "100.0", "100.0"] in [line.split() for line in lines]
-    assert "large -" in lines[-1]
+    assert "large -" in lines[-2]
+    assert lines[-1] == "4 images: AP is uncertain"
+
+
+def test_a_set_of_fifty_images_needs_no_word_of_caution(detector: Detector, tmp_path: Path) -> None:
+    path = write_set(tmp_path, [[], SCENES[0], *[[]] * 48])
+    assert evaluate(detector, path, tmp_path).notes() == []
+    path = write_set(tmp_path, SCENES[:1])
+    assert evaluate(detector, path, tmp_path).notes() == ["1 image: AP is uncertain"]
 
 
 def test_missing_evaluator_names_the_extra(

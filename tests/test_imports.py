@@ -17,7 +17,16 @@ PACKAGE = Path(rdlite.__file__).parent
 # Each module may import those of its own row and of the rows above.
 LAYERS = (
     ("errors", "_core"),
-    ("files", "imageheader", "results", "modelfile", "options", "dataset"),
+    (
+        "files",
+        "imageheader",
+        "results",
+        "modelfile",
+        "options",
+        "dataset",
+        "cocofile",
+        "classnames",
+    ),
     ("session", "image", "postprocess"),
     ("detector", "__init__"),
     ("media", "video", "audiocopy", "videowriter", "annotate", "sinks"),

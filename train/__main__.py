@@ -32,9 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            "interrupted; give the same command to go on from the last checkpoint", file=sys.stderr
-        )
+        print("interrupted; give the same command to go on from what was saved", file=sys.stderr)
         return 130
 
 
@@ -257,8 +255,9 @@ def _add_weights(command: argparse.ArgumentParser) -> None:
         nargs=2,
         action="append",
         default=[],
-        metavar=("JSON", "IMAGES"),
-        help="COCO json and the folder of its images or tar shards; may be given several times",
+        metavar=("ANNOTATIONS", "IMAGES"),
+        help=f"{_DATA} (val, where data.yaml has several); and the folder of its images or tar "
+        "shards; may be given several times",
     )
 
 

@@ -92,12 +92,12 @@ def anchor_weights(labels: Tensor, iou: Tensor) -> Tensor:
 
 
 def kl_loss(logits: Tensor, soft: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Weighted Kullback-Leibler divergence from soft labels, the inner sum of Eq. 2, above its floor.
+    """Weighted Kullback-Leibler divergence from soft labels, the inner sum of Eq. 2.
 
     `sum_i w_i y_i log(y_i / softmax(x)_i)`; with a one-hot y and w = 1, the cross-entropy. With
     other weights its minimum, at `softmax(x) = w y / S`, is `sum_i w_i y_i log(w_i / S)` with
     `S = sum_i w_i y_i`, which is negative; it is subtracted. That changes no gradient of the
-    network, but Eq. 6 divides the term by a trained variance, which a negative one would drive to 0.
+    network, but Eq. 6 divides the term by a trained variance, which would go to 0 for ever.
 
     Args:
         logits: (n, K).
@@ -130,6 +130,11 @@ class MultiTaskBalance(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.log_variance = nn.Parameter(torch.zeros(len(BALANCED)))
+
+    def log_variances(self) -> dict[str, Tensor]:
+        """Each logarithm, without gradient, as `log_var_<term>`."""
+        values = self.log_variance.detach()
+        return {f"log_var_{name}": value for name, value in zip(BALANCED, values, strict=True)}
 
     def forward(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weight the terms.

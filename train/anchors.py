@@ -51,9 +51,30 @@ class AnchorShapes(NamedTuple):
         rising = list(shapes.sizes) == sorted(set(shapes.sizes)) and 0 < shapes.sizes[0]
         if len(shapes.sizes) != LEVELS + 1 or not rising or shapes.sizes[-1] > 1:
             raise OptionError(f"anchor_sizes must be five that rise, up to 320, got {sizes!r}")
-        if len(shapes.ratios) != RATIOS or min(shapes.ratios) <= 0:
+        if len(shapes.ratios) != RATIOS or not all(0 < ratio < math.inf for ratio in shapes.ratios):
             raise OptionError(f"anchor_ratios must be three numbers above 0, got {ratios!r}")
         return shapes
+
+    @classmethod
+    def of(cls, anchors: Tensor, resolution: int) -> AnchorShapes:
+        """The shapes of anchors that `make_anchors` made.
+
+        Args:
+            anchors: (A, 4) centre-size.
+            resolution: Side of their input.
+        """
+        firsts = [0]
+        for grid in grid_sizes(resolution):
+            firsts.append(firsts[-1] + grid * grid * ANCHORS_PER_CELL)
+        sides = [anchors[first, 2:].prod().sqrt().item() for first in firsts[:-1]]
+        last = anchors[firsts[-2] + RATIOS, 2:].prod().item()  # the square of sqrt(s * s')
+        ratios = (anchors[:RATIOS, 2] / anchors[:RATIOS, 3]).tolist()
+        return cls((*sides, last / sides[-1]), tuple(ratios))
+
+    def same_as(self, other: AnchorShapes) -> bool:
+        """Whether these are the same numbers, rounding aside."""
+        ours, theirs = (torch.tensor([*shapes.sizes, *shapes.ratios]) for shapes in (self, other))
+        return torch.allclose(ours, theirs, rtol=1e-3)
 
     def options(self) -> str:
         """What `fit` must be told to use them."""

@@ -198,7 +198,7 @@ def _decode(data: bytes, wanted: tuple[int, int] | None, max_side: int) -> np.nd
     image = load(data)
     size = (image.shape[1], image.shape[0])
     if wanted:
-        check_size(size, wanted)
+        check_size(size, wanted, data)
     wide, high = _reduced(size, max_side)
     return image if (wide, high) == size else resize(image, (high, wide))
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rdlite.dataset import DataError
 from train.anchor_search import measure_recall, true_boxes
-from train.formats import format_of, split_path
+from train.formats import format_of, source_of
 from train.survey import FEW, Found, Survey
 from train.weights import match_classes, read_weights
 
@@ -15,7 +16,7 @@ SIDE = 320
 """Side of the network's input in pixels."""
 
 _BANDS = (0, 8, 16, 24, 32, 64, 128, 256, SIDE + 1)
-_EXAMPLES = 3
+_EXAMPLES, _FAULTS = 3, 5
 _BAR = 30
 
 
@@ -43,10 +44,10 @@ def render(
     Raises:
         ModelError: `init` cannot be read.
     """
-    parts = [f"# Check of {data}", _verdict(train, held), _facts(data, train, decoded)]
+    parts = [f"# Check of {data}", _verdict(train, held), _facts(data, "train", train, decoded)]
     parts.append(_found(train))
     if val and held:
-        parts += [f"## Validation: {val}", _facts(val, held, decoded), _found(held)]
+        parts += [f"## Validation: {val}", _facts(val, "val", held, decoded), _found(held)]
     parts += ["## Classes", _classes(train, held, init)]
     parts += [f"## Size of the objects in the {SIDE} x {SIDE} input", _sizes(train)]
     parts += [
@@ -59,9 +60,27 @@ def render(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def render_failures(failures: Sequence[tuple[str, DataError]]) -> str:
+    """Write the report on sets that cannot be used.
+
+    Args:
+        failures: Each set, as it was given, and what is wrong with it.
+    """
+    parts = ["# Check", "**Cannot be used:** this must be mended before training."]
+    for data, error in failures:
+        parts.append(f"## {data}")
+        if not error.faults:
+            parts.append(str(error))
+        for kind, cases in error.faults.items():
+            more = [f"and {len(cases) - _FAULTS} more"] if len(cases) > _FAULTS else []
+            lines = [f"* {case}" for case in (*cases[:_FAULTS], *more)]
+            parts.append("\n".join([f"**{kind}: {len(cases)}**", "", *lines]))
+    return "\n\n".join(parts) + "\n"
+
+
 def _verdict(train: Survey, held: Survey | None) -> str:
     problems = [
-        f"{len(names)} {what}" + (" (validation)" if one is held else "")
+        f"{what}{' (validation)' if one is held else ''}: {len(names)}"
         for one in (train, held)
         if one
         for what, names in one.problems.items()
@@ -72,10 +91,10 @@ def _verdict(train: Survey, held: Survey | None) -> str:
     return "**Sound:** all of the data can be used."
 
 
-def _facts(data: str, found: Survey, decoded: bool) -> str:
+def _facts(data: str, default_split: str, found: Survey, decoded: bool) -> str:
     coco = found.coco
     scores = np.concatenate([i.targets.score[~i.targets.ignore] for i in coco.images])
-    split = split_path(data)[1]
+    split = source_of(data, default_split=default_split)[1]
     rows = [
         ("format", format_of(data) + (f", split {split}" if split else "")),
         ("images", f"{len(coco.images)} listed, {len(found.readable)} usable"),
@@ -98,8 +117,8 @@ def _rows(found: Found, kind: str) -> list[tuple[str, ...]]:
     rows = []
     for what, names in found.items():
         if names:
-            shown = ", ".join(dict.fromkeys(name for name in names[:_EXAMPLES] if name))
-            more = ", ..." if len(names) > _EXAMPLES and shown else ""
+            shown = "; ".join(dict.fromkeys(names[:_EXAMPLES]))
+            more = "; ..." if len(names) > _EXAMPLES else ""
             rows.append((kind, what, str(len(names)), shown + more))
     return rows
 

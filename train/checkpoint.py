@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import pickle
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,20 +48,34 @@ def load_checkpoint(folder: str | Path) -> dict[str, Any]:
         raise OptionError(
             f"{folder} holds no {CHECKPOINT}; give the --out folder of a training run"
         )
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise OptionError(
+            f"{path} cannot be read ({error}); give a sound checkpoint or another --out"
+        ) from error
     return state
 
 
-def save_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Write a run's settings when it begins, so that it can go on without being told again.
+def make_folder(path: str | Path) -> Path:
+    """Make a run's folder, before anything is spent on the run.
 
     Raises:
-        OptionError: The folder cannot be made.
+        OptionError: It cannot be made, or nothing can be written there.
     """
+    folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
     except OSError as error:
-        raise OptionError(f"{folder} cannot be made a folder ({error.strerror})") from error
+        raise OptionError(
+            f"{folder} is no folder to write to ({error.strerror}); give another --out"
+        ) from error
+
+
+def save_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Write a run's settings when it begins, so that it can go on without being told again."""
     text = json.dumps(settings, indent=1) + "\n"
     _write_whole(folder / SETTINGS, lambda path: path.write_text(text, encoding="utf-8"))
 
@@ -111,5 +128,12 @@ def check_same_run(
 def truncate_log(log: Path, step: int) -> None:
     """Drop what an interrupted part logged after its last checkpoint: it is done again."""
     rows = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    kept = [row for row in rows if json.loads(row)["step"] <= step]
-    log.write_text("".join(f"{row}\n" for row in kept), encoding="utf-8")
+    kept = "".join(f"{row}\n" for row in rows if _step_of(row) <= step)
+    _write_whole(log, lambda path: path.write_text(kept, encoding="utf-8"))
+
+
+def _step_of(row: str) -> float:
+    try:
+        return float(json.loads(row)["step"])
+    except ValueError:
+        return math.inf  # cut off by whatever stopped the run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,30 +12,27 @@ from torch import Tensor
 
 from rdlite.dataset import DataError
 from rdlite.errors import OptionError
-from train.coco import CocoSet, load_coco
+from train.coco import CocoImage, load_coco
 
 GAMMA = 0.75
 LARGEST = 10.0
 """The paper's gamma and W, found on COCO (arXiv 1911.08855 §5.1, appendix A)."""
 
 
-def count_boxes(annotations: CocoSet | str | Path) -> np.ndarray:
+def count_boxes(images: Iterable[CocoImage], classes: int) -> np.ndarray:
     """Count the boxes of each class that a detector learns from.
 
-    Ignore regions and boxes without area are not among them: no anchor is ever their positive.
+    Ignore regions are not among them: no anchor is ever their positive.
 
     Args:
-        annotations: A set, or the COCO file of one.
+        images: Annotated images.
+        classes: C, without background.
 
     Returns:
-        int64 (C,), in the order of the set's names, without background.
-
-    Raises:
-        DataError: The file is unusable.
+        int64 (C,).
     """
-    coco = annotations if isinstance(annotations, CocoSet) else load_coco(annotations)
-    labels = [image.targets.labels[~image.targets.ignore] for image in coco.images]
-    counts: np.ndarray = np.bincount(np.concatenate(labels), minlength=len(coco.names) + 1)
+    labels = [image.targets.labels[~image.targets.ignore] for image in images]
+    counts: np.ndarray = np.bincount(np.concatenate(labels), minlength=classes + 1)
     return counts[1:]
 
 
@@ -46,6 +43,9 @@ def class_weights(
 
     `w = (W - 1) (r^gamma - 1) / (r_max^gamma - 1) + 1` with `r = M_max / M`: 1 for the class of
     most boxes, W for that of fewest. Where all have equally many, all weigh 1.
+
+    W is found for COCO, where r_max is 1,308; no class weighs more than it is rarer, so that
+    1,000 boxes against 990 do not become 1 against 10: W is at most r_max.
 
     A class without boxes gets W, the end that Eq. 5 goes to as boxes become few, and the fewest is
     taken over the others: an r_max without bound would make all other weights 1. No anchor is its
@@ -75,7 +75,9 @@ def class_weights(
             f"none of the {len(boxes)} classes has a box to weigh it by; annotate some or turn "
             "class_weights off"
         )
-    rarity = (boxes.max() / np.where(seen, boxes, boxes[seen].min())) ** gamma - 1
+    ratio = boxes.max() / np.where(seen, boxes, boxes[seen].min())
+    largest = min(largest, ratio.max())
+    rarity = ratio**gamma - 1
     weights = 1 + (largest - 1) * rarity / (rarity.max() or 1)
     weights[~seen] = largest
     return torch.tensor([1.0, *weights], dtype=torch.float32)
@@ -99,7 +101,7 @@ def write_class_weights(*, data: str, images: str | None = None, output: str) ->
     if Path(output).suffix.lower() != ".png":
         raise OptionError(f"the chart is a PNG file; got {output!r}, give a name that ends in .png")
     coco = load_coco(data, images)
-    counts = count_boxes(coco)
+    counts = count_boxes(coco.images, len(coco.names))
     weights = class_weights(counts)[1:].numpy()
     plot_class_weights(counts, weights, output, names=coco.names)
     width = max(5, *map(len, coco.names))

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rdlite.dataset import DataError, is_ignored
+from rdlite.cocofile import is_ignored
+from rdlite.dataset import DataError
 from train.augment import Targets
 from train.formats import read_annotations, split_path
 from train.reading import LeftOut
@@ -34,25 +35,28 @@ class CocoSet:
         images: Its images, in the file's order.
         names: Class names; label k (1..C) is names[k - 1], 0 is the background.
         category_ids: COCO category id of each class, in the same order.
-        empty_boxes: How many boxes had no width or height and were left out.
-        outside_boxes: How many boxes lay wholly outside their image and were left out.
-        clipped_boxes: How many boxes reached more than a pixel beyond their image and were clipped.
+        empty_boxes: Where the boxes are that had no width or height and were left out.
+        outside_boxes: Where those are that lay wholly outside their image and were left out.
+        clipped_boxes: Where those are that reached more than a pixel beyond their image and were
+            clipped.
         left_out: Files that could not be used, by reason; see `train.formats.read_annotations`.
+        notes: What is used, but not as it is written, by reason.
     """
 
     path: Path
     images: tuple[CocoImage, ...]
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
-    empty_boxes: int = 0
-    outside_boxes: int = 0
-    clipped_boxes: int = 0
+    empty_boxes: tuple[str, ...] = ()
+    outside_boxes: tuple[str, ...] = ()
+    clipped_boxes: tuple[str, ...] = ()
     left_out: LeftOut = field(default_factory=dict)
+    notes: LeftOut = field(default_factory=dict)
 
     @property
     def dropped_boxes(self) -> int:
         """How many boxes had no area inside their image and were left out."""
-        return self.empty_boxes + self.outside_boxes
+        return len(self.empty_boxes) + len(self.outside_boxes)
 
     def sha256(self) -> str:
         """Digest of everything learned from: files, boxes, flags, classes, in their order."""
@@ -64,7 +68,9 @@ class CocoSet:
         return digest.hexdigest()
 
 
-def load_coco(path: str | Path, images: str | Path | None = None) -> CocoSet:
+def load_coco(
+    path: str | Path, images: str | Path | None = None, *, default_split: str = "train"
+) -> CocoSet:
     """Read annotations for training, in any format that `train.formats` reads.
 
     Boxes are clipped to their image; those without area are dropped and counted. "iscrowd"
@@ -73,26 +79,31 @@ def load_coco(path: str | Path, images: str | Path | None = None) -> CocoSet:
     Args:
         path: COCO json, VOC or YOLO annotations.
         images: Folder of the images; COCO does not need it.
+        default_split: As for `train.formats.read_annotations`.
 
     Raises:
         DataError: As `train.formats.read_annotations`, or no box is left to learn from.
     """
-    content = read_annotations(path, images)
+    content = read_annotations(path, images, default_split=default_split)
     label_of = {category["id"]: k + 1 for k, category in enumerate(content["categories"])}
     by_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
     for annotation in content["annotations"]:
         by_image[annotation["image_id"]].append(annotation)
-    entries, counts = [], np.zeros(3, np.int64)
+    entries = []
+    faulty: tuple[list[str], ...] = ([], [], [])
     for image in content["images"]:
         size = (int(image["width"]), int(image["height"]))
-        targets, faults = _targets(by_image[image["id"]], size, label_of)
+        annotated = by_image[image["id"]]
+        targets, masks = _targets(annotated, size, label_of)
         entries.append(CocoImage(image["file_name"], size, targets))
-        counts += faults
-    empty, outside, clipped = counts.tolist()
+        for places, mask in zip(faulty, masks, strict=True):
+            places += [_place(image["file_name"], annotated[k]) for k in np.flatnonzero(mask)]
+    empty, outside, clipped = map(tuple, faulty)
     if all(entry.targets.ignore.all() for entry in entries):
         raise DataError(
-            f"{path} has no box to learn from: of {len(content['annotations'])} annotations "
-            f"{empty} have no area and {outside} lie outside their image, others are ignore regions"
+            f"{path} has no box to learn from (annotations: {len(content['annotations'])}, without "
+            f"width or height: {len(empty)}, outside their image: {len(outside)}, the others "
+            "ignore regions); add boxes"
         )
     return CocoSet(
         path=split_path(path)[0],
@@ -103,13 +114,19 @@ def load_coco(path: str | Path, images: str | Path | None = None) -> CocoSet:
         outside_boxes=outside,
         clipped_boxes=clipped,
         left_out=content.get("left_out", {}),
+        notes=content.get("notes", {}),
     )
+
+
+def _place(file_name: str, annotation: dict[str, Any]) -> str:
+    """Where a user finds an annotation."""
+    return str(annotation.get("source") or f"{file_name}, annotation {annotation.get('id', '?')}")
 
 
 def _targets(
     annotations: list[dict[str, Any]], size: tuple[int, int], label_of: dict[Any, int]
-) -> tuple[Targets, np.ndarray]:
-    """Return the targets, and how many boxes were empty, outside and clipped, int64 (3,)."""
+) -> tuple[Targets, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return the targets, and which boxes were empty, outside and clipped, bool (n,) each."""
     stated = np.array([a["bbox"] for a in annotations], np.float32).reshape(-1, 4)
     empty = np.any(stated[:, 2:] <= 0, axis=1)
     stated[:, 2:] += stated[:, :2]
@@ -123,5 +140,4 @@ def _targets(
     kept = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
     # Less than a pixel is how tools round.
     clipped = kept & np.any(np.abs(stated - boxes) > 1, axis=1)
-    faults = np.array([empty.sum(), (~kept & ~empty).sum(), clipped.sum()])
-    return targets.keep(kept, boxes), faults
+    return targets.keep(kept, boxes), (empty, ~kept & ~empty, clipped)

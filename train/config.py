@@ -36,7 +36,7 @@ class RunConfig:
 
     accumulate: int = 1
     """Parts that a step's batch is computed in, one after the other, to need less memory; batch
-    normalisation sees one part."""
+    normalisation and the losses' normalisers see one part."""
     minutes: float | None = None
     """Length of the schedule in minutes of wall-clock time, resumed parts included."""
 
@@ -45,7 +45,7 @@ class RunConfig:
     weight_decay: float = 0.05
     """On convolution kernels; 5e-4 in the paper, for SGD."""
     warmup: int = 200
-    """Steps of linear warm-up; at most a tenth of the schedule, where its steps are known."""
+    """Steps of linear warm-up; at most a tenth of the schedule."""
     schedule: str = "cosine"
     """"cosine" to zero, or "step": a tenth from 60 % and a hundredth from 80 % (the paper's
     150/50/50 epochs)."""
@@ -73,7 +73,17 @@ class RunConfig:
         numbers = [name for name, value in self.to_dict().items() if isinstance(value, float)]
         self.require(numbers, math.isfinite, "a finite number")
         self.require(("width", "accumulate", "minutes", "save_every"), lambda v: v > 0, "above 0")
-        zero = ("batch", "epochs", "lr", "weight_decay", "warmup", "clip", "workers", "threads")
+        zero = (
+            "batch",
+            "epochs",
+            "lr",
+            "weight_decay",
+            "warmup",
+            "clip",
+            "workers",
+            "threads",
+            "seed",
+        )
         self.require(zero, lambda v: v >= 0, "0 or more")
         self.require(("holdout", "ema"), lambda v: 0 <= v < 1, "at least 0 and below 1")
         self.require_one_of("optimizer", ("adamw", "sgd"))
@@ -127,7 +137,7 @@ class TrainConfig(RunConfig):
     """False: plain 3x3 convolutions in place of Light-heads (Table 3, rows a and b)."""
 
     giou: bool = False
-    """GIoU loss on decoded boxes in place of smooth-L1 (paper §4.3)."""
+    """GIoU loss on decoded boxes in place of smooth-L1 (paper §4.1)."""
     iou_guided: bool = False
     """Labels softened and anchors weighted by the IoU of their box (Eq. 2-4)."""
     class_weights: bool = False
@@ -138,10 +148,6 @@ class TrainConfig(RunConfig):
     """Measure AP with Gaussian soft-NMS in place of hard NMS."""
     score_weights: bool = False
     """Weight every box by its `score`, where the annotations carry one."""
-
-    negative_iou: float = 0.5
-    """Anchors of IoU between this and 0.5 with their best box are neither positive nor negative;
-    0.5, as in the paper, leaves none out."""
 
     mimic: str | None = None
     """ONNX detector whose features the ODM is drawn towards; see `train.mimic`."""
@@ -180,8 +186,11 @@ class TrainConfig(RunConfig):
         if self.resolution != "auto":
             parse_resolution(self.resolution)
         self.require_one_of("freeze", ("backbone",))
+        if self.freeze and not self.init:
+            raise OptionError(
+                f"freeze {self.freeze} would keep random weights; give --init, such as default"
+            )
         self.require(("mimic_weight",), lambda v: v >= 0, "0 or more")
-        self.require(("negative_iou",), lambda v: 0 <= v <= 0.5, "from 0 to 0.5")
 
 
 MIN_RESOLUTION = 96

@@ -183,7 +183,7 @@ def _label(
     Where none is free, only an object whose colour no other label explains gets one, over what is
     there.
     """
-    font = _font(11)
+    font, text = _font(11), drawable(text)
     wide, high = round(draw.textlength(text, font=font)) + 4, 14
     x1, y1, x2, y2 = box
     left, right = max(0, min(x1, side - wide)), max(0, min(x2 - wide + 1, side - wide))
@@ -218,11 +218,33 @@ def _meet(one: Box, other: Box) -> bool:
 @functools.cache
 def _font(size: int, *, bold: bool = False) -> Any:
     """The font that comes with matplotlib; OpenCV's own has ASCII letters only."""
-    import matplotlib
     from PIL import ImageFont
 
+    return ImageFont.truetype(_font_file(bold=bold), size)
+
+
+def _font_file(*, bold: bool) -> str:
+    import matplotlib
+
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)
+    return str(Path(matplotlib.get_data_path(), "fonts", "ttf", name))
+
+
+@functools.cache
+def _letters() -> frozenset[int]:
+    """The code points that the font can draw, bold or not."""
+    from matplotlib.ft2font import FT2Font
+
+    plain, bold = (FT2Font(_font_file(bold=bold)).get_charmap() for bold in (False, True))
+    return frozenset(plain) & frozenset(bold)
+
+
+def drawable(text: str) -> str:
+    """Escape what the font has no shape for, which it would draw as an empty box."""
+    return "".join(
+        letter if ord(letter) in _letters() else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )
 
 
 def _compose(drawn: Sequence[np.ndarray], captions: Sequence[str], title: str) -> Any:
@@ -253,7 +275,7 @@ def _compose(drawn: Sequence[np.ndarray], captions: Sequence[str], title: str) -
 
 def _fit(draw: Any, text: str, font: Any, width: int) -> str:
     """Shorten a text from its beginning until it fits."""
-    short = text
+    text = short = drawable(text)
     while draw.textlength(short, font=font) > width:
         text = text[1:]
         short = f"…{text}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypedDict
 
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from rdlite.dataset import DataError
 from train.augment import AugmentConfig, Targets, augment, plain
 from train.cache import ImageCache, open_cache
-from train.coco import CocoSet, load_coco
+from train.coco import CocoImage, CocoSet, load_coco
 from train.validation import held_out
 
 
@@ -33,7 +34,7 @@ class Samples(Protocol):
         ...
 
 
-class DetectionDataset(Dataset[tuple[np.ndarray, Targets]]):
+class DetectionDataset:
     """Samples of a COCO set, each a pure function of (seed, epoch, index, resolution).
 
     Images that could not be decoded are left out; `cache.failed` names them.
@@ -43,7 +44,10 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Targets]]):
         cache: The decoded images, in the same order.
         seed: Seed of the augmentation.
         config: The augmentation; None only resizes.
-        exclude: File names of images that are left out.
+        holdout: Share of the images that is left out; see `train.validation.held_out`.
+
+    Attributes:
+        held_out: File names of the images that are left out for validation.
     """
 
     def __init__(
@@ -53,7 +57,7 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Targets]]):
         *,
         seed: int = 0,
         config: AugmentConfig | None = None,
-        exclude: Collection[str] = (),
+        holdout: float = 0.0,
     ) -> None:
         if len(cache) != len(coco.images):
             raise DataError(
@@ -65,38 +69,45 @@ class DetectionDataset(Dataset[tuple[np.ndarray, Targets]]):
         self.cache = cache
         self.seed = seed
         self.config = config
-        self.epoch = 0
-        self.resolution = 320
+        readable = cache.readable.tolist()
+        self.held_out = held_out(coco, holdout, readable=readable)
         self._indices = np.array(
-            [i for i in cache.readable.tolist() if coco.images[i].file_name not in exclude],
-            np.int64,
+            [i for i in readable if coco.images[i].file_name not in self.held_out], np.int64
         )
 
     def __len__(self) -> int:
         return len(self._indices)
 
+    @property
+    def images(self) -> list[CocoImage]:
+        """The annotated images that samples are made of, by index."""
+        return [self.coco.images[index] for index in self._indices.tolist()]
+
+    def sha256(self) -> str:
+        """Digest of all that is learned from: the images trained on, their boxes and classes."""
+        digest = hashlib.sha256(self.coco.sha256().encode())
+        for image in self.images:
+            digest.update(image.file_name.encode() + image.targets.score.tobytes())
+        return digest.hexdigest()
+
     def summary(self) -> str:
-        """Say in one line what the set holds and what was left out."""
-        objects = sum(int((~image.targets.ignore).sum()) for image in self.coco.images)
-        regions = sum(int(image.targets.ignore.sum()) for image in self.coco.images)
+        """Say in one line what is trained on, and what was left out, if anything was."""
+        targets = [image.targets for image in self.images]
+        objects = sum(int((~target.ignore).sum()) for target in targets)
+        regions = sum(int(target.ignore.sum()) for target in targets)
         text = (
-            f"{self.coco.path.name}: {len(self)} images, {objects} objects, "
-            f"{regions} ignore regions; left out: {len(self.cache.failed)} unreadable images, "
-            f"{self.coco.dropped_boxes} boxes without area in their image"
+            f"{self.coco.path.name}: {len(self)} images, {objects} objects, {regions} ignore "
+            f"regions, {len(self.coco.names)} classes"
         )
-        for reason, names in self.coco.left_out.items():
-            text += f", {len(names)} {reason}"
-        for name, reason in list(self.cache.failed.items())[:3]:
-            text += f"; {name}: {reason}"
-        return text
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of `dataset[i]`; a loader sets its own."""
-        self.epoch = epoch
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, Targets]:
-        """Return `sample(index)` of the current epoch and resolution."""
-        return self.sample(index, epoch=self.epoch, resolution=self.resolution)
+        counts = {
+            "held out to measure AP on": len(self.held_out),
+            "images unreadable": len(self.cache.failed),
+            "boxes without area in their image": self.coco.dropped_boxes,
+        } | {reason: len(names) for reason, names in self.coco.left_out.items()}
+        left_out = [f"{count} {reason}" for reason, count in counts.items() if count]
+        text += f"; left out: {', '.join(left_out)}" if left_out else ""
+        notes = [f"{what}: {', '.join(where)}" for what, where in self.coco.notes.items()]
+        return "; ".join([text, *notes])
 
     def sample(self, index: int, *, epoch: int, resolution: int) -> tuple[np.ndarray, Targets]:
         """Make one sample: uint8 (R, R, 3) BGR, and targets with boxes in [0, 1]."""
@@ -149,8 +160,7 @@ def open_dataset(
         max_side=max_side,
         progress=progress,
     )
-    exclude = held_out(coco, holdout)
-    return DetectionDataset(coco, decoded, seed=seed, config=config, exclude=exclude)
+    return DetectionDataset(coco, decoded, seed=seed, config=config, holdout=holdout)
 
 
 class Batch(TypedDict):

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from train import distributed
+from train.anchors import AnchorShapes
 from train.augment import AugmentConfig
 from train.class_weights import class_weights, count_boxes
-from train.config import TrainConfig
+from train.config import TrainConfig, parse_resolution
 from train.data import Batch, DetectionDataset, open_dataset
 from train.defaults import explain, settle
 from train.loop import Run
@@ -19,8 +20,8 @@ from train.mimic import MimicLoss, Teacher, TeacherSettings
 from train.model import RefineDetLite
 from train.objective import Objective
 from train.plots import plot_curves
-from train.validation import holdout_share
-from train.weights import load_weights
+from train.validation import holdout_share, write_validation
+from train.weights import Loaded, load_weights
 
 
 def build_model(config: TrainConfig, num_classes: int) -> RefineDetLite:
@@ -47,14 +48,10 @@ class Trainer(Run):
             config=AugmentConfig(),
             holdout=holdout_share(told),
         )
-        coco, failed = self.dataset.coco, self.dataset.cache.failed
-        self.say(
-            f"{len(self.dataset)} images, {len(coco.names)} classes, "
-            f"{coco.dropped_boxes} boxes without area dropped, "
-            f"{len(failed)} unreadable images left out"
-        )
-        for name, reason in failed.items():
-            self.say(f"  left out: {name}: {reason}")
+        self.say(self.dataset.summary())
+        for name, reason in self.dataset.cache.failed.items():
+            self.say(f"  unreadable: {name}: {reason}")
+        self.validation = None if distributed.rank() else write_validation(told, self.dataset)
         self.config = settle(told, len(self.dataset))
         if chosen := explain(told, self.config, len(self.dataset)):
             self.say(chosen)
@@ -65,7 +62,7 @@ class Trainer(Run):
         return {
             "names": list(coco.names),
             "category_ids": list(coco.category_ids),
-            "data_sha256": coco.sha256(),
+            "data_sha256": self.dataset.sha256(),
         }
 
     def build(self) -> tuple[Objective, RefineDetLite]:
@@ -73,29 +70,37 @@ class Trainer(Run):
         config, coco = self.config, self.dataset.coco
         model = build_model(config, len(coco.names))
         if config.init and not self.resumes:
-            self.say(f"{config.init}: {load_weights(model, config.init, names=coco.names)}")
-        self.teacher = (
-            Teacher(TeacherSettings.from_config(config), device=self.device)
-            if config.mimic
+            self.say(f"{config.init}: {self._start(model)}")
+        self.teacher = None
+        if config.mimic:
+            sides = [side for side, _ in parse_resolution(config.resolution)]
+            settings = TeacherSettings.from_config(config)
+            self.teacher = Teacher(settings, sides=sides, device=self.device)
+        mimic = MimicLoss(self.teacher.channels, config) if self.teacher else None
+        weights = (
+            class_weights(count_boxes(self.dataset.images, len(coco.names)))
+            if config.class_weights
             else None
         )
-        mimic = MimicLoss(self.teacher.channels, config) if self.teacher else None
-        weights = class_weights(count_boxes(coco)) if config.class_weights else None
         if config.freeze:
             model.backbone.requires_grad_(False)
             model.backbone.eval()  # nobody calls train() again
         return Objective(model, config, class_weights=weights, mimic=mimic), model
 
+    def _start(self, model: RefineDetLite) -> Loaded:
+        config = self.config
+        shapes = AnchorShapes.parse(config.anchor_sizes, config.anchor_ratios)
+        return load_weights(model, str(config.init), names=self.dataset.coco.names, shapes=shapes)
+
     def losses(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum of the loss terms, and the terms."""
+        """What is minimised, and the loss terms; see `train.objective.Objective`."""
         images = batch["images"]
         lesson = self.teacher(images).to(self.device) if self.teacher else None
-        terms = self.parallel(
+        return self.parallel(  # type: ignore[no-any-return]
             images.to(self.device, non_blocking=True),
             _targets(batch, scores=self.config.score_weights).to(self.device),
             lesson,
         )
-        return torch.stack(list(terms.values())).sum(), terms
 
     def save(self) -> None:
         """Write the checkpoint and the curves."""

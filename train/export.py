@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import logging
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -157,15 +158,20 @@ def _trace(model: RefineDetLite, resolution: int) -> Any:
     from onnxscript import optimizer
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of a missing torchvision
-    program = torch.onnx.export(
-        _FromImage(model).eval(),
-        (torch.zeros(1, resolution, resolution, 3, dtype=torch.uint8),),
-        input_names=["image"],
-        output_names=list(Outputs._fields),
-        dynamo=True,
-        optimize=False,  # would fold the batch normalisations away
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # PyTorch 2.13's exporter uses what PyTorch 2.13 deprecates.
+        warnings.filterwarnings(
+            "ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning
+        )
+        program = torch.onnx.export(
+            _FromImage(model).eval(),
+            (torch.zeros(1, resolution, resolution, 3, dtype=torch.uint8),),
+            input_names=["image"],
+            output_names=list(Outputs._fields),
+            dynamo=True,
+            optimize=False,  # would fold the batch normalisations away
+            verbose=False,
+        )
     optimizer.fold_constants(program.model)
     CommonSubexpressionEliminationPass()(program.model)
     optimizer.remove_unused_nodes(program.model)

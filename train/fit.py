@@ -10,14 +10,12 @@ from typing import Any
 from rdlite.errors import OptionError
 from rdlite.evaluate import EvalResult
 from train import distributed
-from train.checkpoint import saved_settings
+from train.checkpoint import CHECKPOINT, saved_settings
 from train.config import TrainConfig
 from train.engine import Trainer
 from train.recipes import Config, field_types, make_config, merge
-from train.report import export_with_card
-from train.validation import write_validation
+from train.report import MODEL, export_with_card
 
-MODEL = "model.onnx"
 RESULTS = "results.json"
 
 
@@ -36,6 +34,8 @@ def run_config(
     """
     settings, _ = merge(recipes, given)
     saved = saved_settings(settings["out"]) if "out" in settings else {}
+    if "images" in settings and not Path(settings["out"], CHECKPOINT).exists():
+        saved = {}  # told all there is to know, a run that never saved anything begins anew
     if strange := saved.keys() - field_types(kind):
         raise OptionError(
             f"{settings['out']} holds a run of another kind, with {', '.join(sorted(strange))}; "
@@ -65,7 +65,7 @@ def fit(config: TrainConfig) -> dict[str, EvalResult]:
 def finish(trainer: Trainer) -> dict[str, EvalResult]:
     """Export a trained run, measure it, and say what was left out."""
     config, out = trainer.config, Path(trainer.config.out)
-    validation = write_validation(config, trainer.dataset.coco)
+    validation = trainer.validation
     results = export_with_card(
         str(out),
         str(out / MODEL),
@@ -79,6 +79,5 @@ def finish(trainer: Trainer) -> dict[str, EvalResult]:
     (out / RESULTS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if not validation:
         print("no AP: no image was held out; give --val with annotations to measure it")
-    print(trainer.dataset.summary())
     print(f'open it with rdlite.Detector("{out / MODEL}")')
     return results

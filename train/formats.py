@@ -16,11 +16,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rdlite.dataset import DataError, ImageStore, check_coco, read_coco
+from rdlite.cocofile import read_coco
+from rdlite.dataset import DataError, ImageStore
 from train.voc import read_voc
 from train.yolo import YAML, find_yaml, read_yolo
 
 COCO, VOC, YOLO = "COCO json", "Pascal VOC XML", "YOLO txt"
+
+KINDS = (
+    "a COCO json file, a folder of Pascal VOC XML files, or a YOLO data.yaml or folder of label "
+    "files"
+)
+"""What is taken as annotations, for messages."""
 
 RULES = (
     ("a file that cannot be read as its format; a list or key that is missing", "stops", 1),
@@ -29,11 +36,13 @@ RULES = (
     ("a class without a name; an annotation of an unknown class or image", "stops", 1),
     ("a coordinate, size, score or area that is not a finite number", "stops", 1),
     ("a folder of images that does not exist, a compressed shard, no readable image", "stops", 1),
+    ("the same file and split for training and for validation", "stops", 1),
     ("an image that is missing, in two shards, damaged, or not of the stated size", "left out", 3),
     ("a box without width or height, or wholly outside its image", "left out", 3),
     ("an XML or txt file whose image is missing or not clear", "left out", 3),
     ("an object without a box", "left out", 3),
     ("an image that is also in the validation set, byte for byte", "used; AP is too high", 3),
+    ("a place in data.yaml that does not exist, but does from its own folder", "used", 0),
     ("a box that reaches more than a pixel beyond its image", "clipped", 0),
     ("a box that occurs twice", "used", 0),
     ("an image without objects", "used as background", 0),
@@ -57,23 +66,27 @@ def rules() -> str:
     return "\n".join(lines)
 
 
-def read_annotations(data: str | Path, images: str | Path | None = None) -> dict[str, Any]:
+def read_annotations(
+    data: str | Path, images: str | Path | None = None, *, default_split: str = "train"
+) -> dict[str, Any]:
     """Read annotations of any format as the content of a COCO file.
 
     Args:
         data: A COCO json; a folder of VOC XML files or the root of a VOC development kit; a
             data.yaml, its folder, or a folder of YOLO label files. ":NAME" at its end picks a
-            split: a list in `ImageSets/Main`, or a key of data.yaml, where "train" is the default.
+            split: a list in `ImageSets/Main`, or a key of data.yaml.
         images: Folder of the images or of tar shards, or one tar; COCO does not need it.
+        default_split: The key of data.yaml where `data` names none; "val" for validation.
 
     Returns:
         "images", "annotations" and "categories" as in COCO, checked by
-        `rdlite.dataset.check_coco`; and, from VOC and YOLO, "left_out", which lists the files that
-        could not be used by reason.
+        `rdlite.cocofile.coco_faults`. From VOC and YOLO also "left_out" and "notes", what could not
+        be used and what had to be understood otherwise than it is written, by reason; and the
+        "source" of each annotation, its file and line or object.
 
     Raises:
         DataError: Nothing readable is there, or its content is wrong; what is fatal and what is
-            left out and counted is listed in `RULES`.
+            left out and counted is listed in `RULES`. It names the first fault and carries all.
     """
     path, split = split_path(data)
     kind = format_of(data)
@@ -83,9 +96,10 @@ def read_annotations(data: str | Path, images: str | Path | None = None) -> dict
         return read_coco(path)
     if images is None:
         raise DataError(f"{data} is {kind}, which needs the images as well; give their folder")
-    content = (read_voc if kind == VOC else read_yolo)(path, split, ImageStore(images))
-    check_coco(content, path)
-    return content
+    store = ImageStore(images)
+    if kind == VOC:
+        return read_voc(path, split, store)
+    return read_yolo(path, split, store, default_split=default_split)
 
 
 def split_path(data: str | Path) -> tuple[Path, str | None]:
@@ -100,9 +114,11 @@ def format_of(data: str | Path) -> str:
     """Tell the format of annotations, one of `COCO`, `VOC` and `YOLO`, by the names of the files.
 
     Raises:
-        DataError: A folder holds annotations of no known format.
+        DataError: There is nothing, or a folder with annotations of no known format.
     """
     path, _ = split_path(data)
+    if not path.exists():
+        raise DataError(f"there is nothing at {path}; give {KINDS}")
     if path.suffix in YAML:
         return YOLO
     if not path.is_dir():
@@ -111,10 +127,39 @@ def format_of(data: str | Path) -> str:
         return VOC
     if find_yaml(path) or any(path.rglob("*.txt")):
         return YOLO
-    raise DataError(
-        f"{path} holds no annotations; give a COCO json, a folder of VOC XML files, or a YOLO "
-        "folder with data.yaml or label files"
-    )
+    raise DataError(f"{path} holds no annotations; give {KINDS}")
+
+
+def source_of(data: str | Path, *, default_split: str = "train") -> tuple[Path, str | None]:
+    """Return the file or folder that is read, without links, and its split if it has splits.
+
+    Args:
+        data: As for `read_annotations`.
+        default_split: As for `read_annotations`.
+    """
+    path, split = split_path(data)
+    kind = format_of(data)
+    if kind == VOC and path.is_dir() and path.name == "Annotations":
+        path = path.parent
+    settings = path if path.suffix in YAML else find_yaml(path) if kind == YOLO else None
+    if settings:
+        return settings.resolve(), split or default_split
+    return path.resolve(), split
+
+
+def refuse_same(data: str | Path, val: str | Path) -> None:
+    """Refuse a validation set that is the training set.
+
+    Raises:
+        DataError: Both are the same file and split, or one of them is not there.
+    """
+    path, split = source_of(val, default_split="val")
+    if source_of(data) == (path, split):
+        which = f"the split {split!r} of {path}" if split else f"{path}"
+        raise DataError(
+            f"training and validation are both given {which}; give other images for validation, "
+            "or none to hold out a share of those for training"
+        )
 
 
 def write_coco(content: Mapping[str, Any], path: str | Path) -> None:

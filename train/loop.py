@@ -6,10 +6,11 @@ import abc
 import contextlib
 import json
 import math
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from train.checkpoint import (
     CHECKPOINT,
     check_same_run,
     load_checkpoint,
+    make_folder,
     save_checkpoint,
     save_settings,
     truncate_log,
@@ -54,7 +56,7 @@ class Run(abc.ABC):
         torch.manual_seed(config.seed)
         self.device = distributed.join(pick_device(config.device))
         self.config = config
-        self.out = Path(config.out)
+        self.out = make_folder(config.out)
         self.resumes = (self.out / CHECKPOINT).exists()
         self._open_in_turn()
         distributed.check_parts(self.config)
@@ -102,24 +104,37 @@ class Run(abc.ABC):
         Raises:
             NonFiniteLossError: A loss term is NaN or infinite; the last checkpoint is untouched.
         """
-        self.say(f"from step {self.step} on {self.device}")
+        if self.finished:
+            self.say(f"{self.out / CHECKPOINT} is at the end of its schedule")
+            return
+        self.say(f"from step {self.step} on {self.device}; {self.out / 'log.jsonl'} follows it")
         batches = self.batches()
         speed = _Speed()
-        with self._writer() as self._events, self._bar() as bar:
-            while self.schedule.progress(self.step) < 1:
+        with self._writer() as self._events, self._bar() as bar, stop_between_steps() as stop:
+            while not self.finished:
                 with speed.waiting():
                     batch = next(batches)
                 row = self.train_step(batch)
                 speed.images += self.config.batch
                 bar.update(self.config.batch)
-                bar.set_postfix(loss=f"{row['loss']:.3f}", px=self.resolution)
+                done = f"{self.schedule.progress(self.step):.0%}"
+                bar.set_postfix(done=done, loss=f"{row['loss']:.3f}", px=self.resolution)
                 if self.step % LOG_EVERY == 0:
                     self.log(row | speed.take())
                 if self.step % self.config.save_every == 0:
                     self.save()
+                    self.say(f"step {self.step}, {done}: loss {row['loss']:.3f}, saved")
+                if stop.is_set():
+                    self.save()
+                    raise KeyboardInterrupt
             self.save()
         minutes = self.schedule.elapsed / 60
         self.say(f"{self.step} steps in {minutes:.1f} minutes: {self.out / CHECKPOINT}")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the schedule is at its end."""
+        return self.schedule.progress(self.step) >= 1
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all, in the first process."""
@@ -276,6 +291,33 @@ class Run(abc.ABC):
         if distributed.rank():
             return contextlib.nullcontext()
         return SummaryWriter(str(self.out), purge_step=self.step)
+
+
+@contextlib.contextmanager
+def stop_between_steps() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C or SIGTERM into a flag, so that a step is finished and saved.
+
+    A second one stops at once. Several processes would stop at different steps and wait for each
+    other, so there signals keep their meaning.
+    """
+    stop = threading.Event()
+    if distributed.size() > 1 or threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: Any) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    for number in usual:
+        signal.signal(number, note)
+    try:
+        yield stop
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
 
 
 class _Speed:

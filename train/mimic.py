@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rdlite.errors import ModelError, OptionError
+from train import distributed
 from train.config import TrainConfig, parse_resolution
 from train.model import HEAD_CHANNELS
 
@@ -75,6 +76,8 @@ class TeacherSettings:
                 "separated by commas"
             )
         mean, std = (_triple(n, getattr(config, n)) for n in ("mimic_mean", "mimic_std"))
+        if min(std) <= 0:
+            raise OptionError(f"mimic_std must be above 0, got {config.mimic_std!r}")
         return cls(str(config.mimic), features, scores, mean, std)
 
 
@@ -97,16 +100,20 @@ class Teacher:
 
     Args:
         settings: File, tensors and input scaling.
+        sides: Resolutions that it will be run at; each is tried.
         device: "cuda" asks onnxruntime for its CUDA provider where that is installed.
 
     Attributes:
         channels: Channels of each feature tensor.
 
     Raises:
-        ModelError: The file cannot be read or lacks a named tensor.
+        ModelError: The file cannot be read, lacks a named tensor, or cannot be run at one of the
+            sides on several images.
     """
 
-    def __init__(self, settings: TeacherSettings, *, device: torch.device) -> None:
+    def __init__(
+        self, settings: TeacherSettings, *, sides: Sequence[int], device: torch.device
+    ) -> None:
         import onnx
 
         path = Path(settings.path)
@@ -117,8 +124,9 @@ class Teacher:
         self._graph = onnx.load(path)
         self._native = _make_dynamic(self._graph, settings)
         self._sessions: dict[int, Any] = {}
-        blank = torch.zeros(1, self._native, self._native, 3, dtype=torch.uint8)
-        self.channels = [f.shape[1] for f in self(blank).features]
+        self.channels = [f.shape[1] for f in self._try(self._native).features]
+        for side in sides:
+            self._try(side)
 
     def __call__(self, images: Tensor) -> Lesson:
         """Run the teacher.
@@ -152,6 +160,31 @@ class Teacher:
             )
         return best.reshape(len(best), *feature.shape[2:])
 
+    def _try(self, side: int) -> Lesson:
+        """Run it on noise, and see that a batch is what its images are one by one."""
+        noise = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8, generator=noise)
+        try:
+            both, second = self(images), self(images[1:])
+        except (RuntimeError, ValueError) as error:  # onnxruntime's errors are RuntimeErrors
+            raise ModelError(
+                f"mimic: {self._settings.path} cannot be run at {side} pixels "
+                f"({str(error).splitlines()[0]}); use sides that are multiples of its largest "
+                "stride, such as 192, 256, 320"
+            ) from error
+        for a, b in zip(both.features + both.scores, second.features + second.scores, strict=True):
+            if a.shape[1:] != b.shape[1:] or not torch.allclose(a[1:], b, rtol=1e-3, atol=1e-3):
+                raise ModelError(
+                    f"mimic: {self._settings.path} gives other results for an image in a batch "
+                    "than alone; its graph holds a fixed batch that cannot be freed"
+                )
+        if not all(((0 <= score) & (score <= 1)).all() for score in both.scores):
+            raise ModelError(
+                f"mimic: {', '.join(self._settings.scores)} of {self._settings.path} are no "
+                "probabilities; name the tensors after the sigmoid or softmax"
+            )
+        return both
+
     def _open(self, side: int) -> Any:
         import onnxruntime
 
@@ -184,7 +217,7 @@ def _make_dynamic(graph: Any, settings: TeacherSettings) -> int:
     initial = {value.name for value in graph.graph.initializer}
     inputs = [value for value in graph.graph.input if value.name not in initial]
     shape = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim]
-    if len(inputs) != 1 or len(shape) != 4 or shape[1] != 3:
+    if len(inputs) != 1 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
         raise ModelError(f"mimic: {settings.path} must have one input (B, 3, R, R)")
     del graph.graph.input[:], graph.graph.output[:], graph.graph.value_info[:]
     image = onnx.helper.make_tensor_value_info(inputs[0].name, 1, ["batch", 3, "side", "side"])
@@ -277,7 +310,9 @@ class MimicLoss(nn.Module):
                 )
             ours = project(trunks[level]).float()
             distance = (ours - self._standardise(feature, side, level)).square().mean(dim=1)
-            losses.append((distance * score).sum() / score.sum().clamp(min=1e-6))
+            # Over all processes, as every other normaliser: their gradients are averaged.
+            total = distributed.average(score.sum()).clamp(min=1e-6)
+            losses.append((distance * score).sum() / total)
         return self.weight * torch.stack(losses).mean()
 
     def _buffer(self, kind: str, side: int, level: int) -> Tensor:
@@ -292,7 +327,7 @@ class MimicLoss(nn.Module):
         for level, feature in enumerate(features):
             for kind, value in (("mean", feature), ("square", feature.square())):
                 buffer = self._buffer(kind, side, level)
-                buffer += (value.mean(dim=(0, 2, 3)) - buffer) / batches
+                buffer += (distributed.average(value.mean(dim=(0, 2, 3))) - buffer) / batches
 
     def _standardise(self, feature: Tensor, side: int, level: int) -> Tensor:
         mean = self._buffer("mean", side, level)[:, None, None]

@@ -39,12 +39,13 @@ class Objective(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
         self._giou, self._iou_guided = config.giou, config.iou_guided
         self._shapes = AnchorShapes.parse(config.anchor_sizes, config.anchor_ratios)
+        self._made: dict[int, Tensor] = {}
         self._bf16 = config.precision == "bf16"
 
     def forward(
         self, images: Tensor, targets: Targets, lesson: Lesson | None = None
-    ) -> dict[str, Tensor]:
-        """Compute the loss terms of a batch.
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of a batch.
 
         Args:
             images: uint8 (B, R, R, 3) BGR.
@@ -52,12 +53,13 @@ class Objective(nn.Module):
             lesson: What the teacher says about them; needed if there is one.
 
         Returns:
-            Scalars by name; their sum is what is minimised.
+            The scalar to minimise; and scalars to log: the loss terms before Eq. 6 weighs them and,
+            where it does, each logarithm of its variance as `log_var_<term>`.
         """
         # Seen as NCHW, a contiguous NHWC batch is channels_last without a copy.
         x = images.permute(0, 3, 1, 2).float()
         side = images.shape[1]
-        beside = {}
+        beside: dict[str, Tensor] = {}
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self._bf16):
             coarse, refined = self.model.trunks(x)
             outputs = self.model.predict(coarse, refined)
@@ -66,11 +68,19 @@ class Objective(nn.Module):
         terms = detection_loss(
             outputs,
             targets,
-            make_anchors(side, self._shapes).to(images.device),
+            self._anchors(side, images.device),
             giou=self._giou,
             iou_guided=self._iou_guided,
             class_weights=self.class_weights,
         )
+        weighed, logged = terms, terms | beside
         if self.balance is not None:
-            terms = self.balance(terms)
-        return terms | beside
+            weighed = self.balance(terms)
+            logged |= self.balance.log_variances()
+        return torch.stack([*weighed.values(), *beside.values()]).sum(), logged
+
+    def _anchors(self, side: int, device: torch.device) -> Tensor:
+        """The anchors at a resolution, made once."""
+        if side not in self._made:
+            self._made[side] = make_anchors(side, self._shapes).to(device)
+        return self._made[side]

@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from rdlite.errors import OptionError
 from train.config import RunConfig
@@ -38,10 +39,20 @@ def add_fields(
         note = f"default: {defaults[name]}" if known else required
         command.add_argument(
             f"--{name.replace('_', '-')}",
-            type=_boolean if types[name] is bool else types[name],
             default=argparse.SUPPRESS,
+            **_SWITCH if types[name] is bool else {"type": types[name]},
             help=f"{explained[name]} ({note})".replace("%", "%%"),
         )
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise OptionError(f"wanted true or false, got {text!r}")
+    return text.lower() == "true"
+
+
+_SWITCH: dict[str, Any] = {"type": _boolean, "nargs": "?", "const": True}
+"""`--giou`, `--giou true` and `--giou false` are all understood."""
 
 
 def _field_docs(config: type) -> dict[str, str]:
@@ -59,9 +70,3 @@ def _field_docs(config: type) -> dict[str, str]:
         and isinstance(text.value, ast.Constant)
     }
     return own | _field_docs(config.__base__) | own
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise OptionError(f"wanted true or false, got {text!r}")
-    return text.lower() == "true"

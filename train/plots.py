@@ -31,7 +31,8 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure, (losses, rates) = plt.subplots(
         2, 1, sharex=True, figsize=(9, 7), height_ratios=(3, 1), layout="constrained"
     )
-    terms = ("loss", *(name for name in history[-1] if name not in OTHER_COLUMNS))
+    names = [name for name in history[-1] if name not in OTHER_COLUMNS]
+    terms = ["loss", *(name for name in names if not name.startswith("log_var_"))]
     for term in terms:
         values = [row[term] for row in history]
         (line,) = losses.plot(steps, values, alpha=0.25, linewidth=0.8)

@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import os
+from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rdlite.dataset import DataError, ImageStore
+from rdlite.cocofile import EMPTY, coco_faults
+from rdlite.dataset import DataError, Faults, ImageStore, refuse
 from rdlite.errors import ImageError
 from rdlite.imageheader import read_header
 
 LeftOut = dict[str, list[str]]
-"""What a reader could not use: for each reason, the files it concerns."""
+"""What could not be used: for each reason, the files or places it concerns."""
+
+
+def _by_kind() -> dict[str, list[str]]:
+    return defaultdict(list)
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a reader comes across on its way.
+
+    Attributes:
+        faults: What makes the set unusable.
+        left_out: What is not used.
+        notes: What is used, but not as it is written.
+    """
+
+    faults: Faults = field(default_factory=_by_kind)
+    left_out: LeftOut = field(default_factory=_by_kind)
+    notes: LeftOut = field(default_factory=_by_kind)
+
 
 HEADER_BYTES = 1 << 16
 """Enough for the header of nearly every image; the others are read whole."""
@@ -22,32 +45,44 @@ _QUARTER_TURNS = (5, 6, 7, 8)
 
 
 def make_content(
+    path: Path,
     images: list[dict[str, Any]],
     annotations: list[dict[str, Any]],
     categories: list[dict[str, Any]],
-    left_out: LeftOut,
+    found: Findings,
 ) -> dict[str, Any]:
-    """Put the content of a COCO file together; ids of annotations count from 1."""
+    """Put the content of a COCO file together; ids of annotations count from 1.
+
+    Raises:
+        DataError: Anything is wrong with it, or was while it was read.
+    """
     for number, annotation in enumerate(annotations, start=1):
         annotation["id"] = number
         annotation["area"] = max(annotation["bbox"][2], 0.0) * max(annotation["bbox"][3], 0.0)
-    return {
+    left_out = {reason: names for reason, names in found.left_out.items() if names}
+    content = {
         "images": images,
         "annotations": annotations,
         "categories": categories,
-        "left_out": {reason: names for reason, names in left_out.items() if names},
+        "left_out": left_out,
+        "notes": dict(found.notes),
     }
+    faults = coco_faults(content)
+    if found.faults:  # what could not be read may have held them
+        faults.pop(EMPTY, None)
+    elif left_out and not images:
+        reasons = ", ".join(f"{reason}: {len(names)}" for reason, names in left_out.items())
+        first = next(iter(left_out.values()))[0]
+        faults = {"no image left": [f"no image is left; {reasons}; the first, {first}"]}
+    refuse(path, found.faults | faults)
+    return content
 
 
-def refuse(faults: Sequence[str]) -> None:
-    """Raise the first fault and say how many others there are.
-
-    Raises:
-        DataError: There is at least one.
-    """
-    if faults:
-        more = f" ({len(faults) - 1} more faults like it)" if len(faults) > 1 else ""
-        raise DataError(f"{faults[0]}{more}")
+def shown(file: Path, base: Path) -> str:
+    """Name a file as seen from the set that it belongs to."""
+    folder = Path(os.path.abspath(base if base.is_dir() else base.parent))
+    whole = Path(os.path.abspath(file))
+    return (whole.relative_to(folder) if whole.is_relative_to(folder) else file).as_posix()
 
 
 def read_text(path: Path) -> str:

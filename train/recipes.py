@@ -185,7 +185,7 @@ def _checked(source: str, key: str, value: object) -> object:
 def _nearest(word: str, known: Iterable[str]) -> str:
     """Which of the known words were meant: the nearest ones, or all where none is near."""
     known = list(known)
-    near = difflib.get_close_matches(word, known)
+    near = difflib.get_close_matches(word, known, cutoff=0.75)
     return f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
 
 

@@ -13,19 +13,21 @@ from typing import Any
 from tqdm import tqdm
 
 from rdlite import Detector
-from rdlite.dataset import read_coco
+from rdlite.cocofile import read_coco
 from rdlite.errors import OptionError
 from rdlite.evaluate import EvalResult, evaluate
 from rdlite.modelfile import DEFAULT_MODEL
 from rdlite.session import Session
 from train.anchors import DEFAULT_SHAPES, AnchorShapes
+from train.card import model_card
 from train.checkpoint import CHECKPOINT, load_checkpoint
 from train.config import TrainConfig, parse_resolution
 from train.engine import build_model
 from train.export import RESOLUTION, export_onnx, set_provenance
 from train.model import RefineDetLite
 from train.plots import plot_curves, plot_precision_recall
-from train.weights import load_weights
+from train.sets import EvalSet, Sets, open_sets
+from train.weights import load_weights, read_weights
 
 LOCAL = (
     *("data", "images", "out", "val", "val_images", "cache"),
@@ -33,8 +35,8 @@ LOCAL = (
 )
 """Settings that say nothing about how the weights were made."""
 
-Sets = Sequence[Sequence[str]]
-"""Pairs of a COCO json and the folder of its images."""
+MODEL = "model.onnx"
+"""What `fit` calls the model file of a run, in the run's folder."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,6 +98,10 @@ def load_trained(source: str | Path, classes: str | None = None) -> Trained:
     config = TrainConfig(**({"data": "", "images": "", "out": ""} | state["config"]))
     model = build_model(config, len(state["names"]))
     load_weights(model, path, names=state["names"])
+    shapes = AnchorShapes.parse(config.anchor_sizes, config.anchor_ratios)
+    if path.suffix == ".onnx":
+        theirs = read_weights(path).shapes
+        shapes = theirs if theirs and not theirs.same_as(shapes) else shapes
     return Trained(
         model.eval(),
         state["names"],
@@ -103,22 +109,17 @@ def load_trained(source: str | Path, classes: str | None = None) -> Trained:
         _provenance(state),
         state["history"],
         RESOLUTION if config.resolution == "auto" else parse_resolution(config.resolution)[-1][0],
-        AnchorShapes.parse(config.anchor_sizes, config.anchor_ratios),
+        shapes,
     )
-
-
-def _check_names(sets: Sets) -> None:
-    names = [Path(annotations).stem for annotations, _ in sets]
-    if len(set(names)) < len(names):
-        raise OptionError(f"sets are told apart by name, got {', '.join(names)}; rename a file")
 
 
 def _provenance(state: Mapping[str, Any]) -> dict[str, Any]:
     if "step" not in state:
         return {}
-    recipe = {key: value for key, value in state["config"].items() if key not in LOCAL}
-    for name in ("init", "mimic"):
-        recipe[name] = recipe.get(name) and Path(recipe[name]).name
+    recipe = _used(state["config"])
+    for name in {"init", "mimic"} & recipe.keys():
+        recipe[name] = Path(recipe[name]).name
+    recipe.setdefault("init", "random weights")
     return {
         "recipe": recipe,
         "steps": state["step"],
@@ -128,22 +129,44 @@ def _provenance(state: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _used(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that had a say in the weights."""
+    mimic = () if config.get("mimic") else tuple(k for k in config if k.startswith("mimic"))
+    length = ("epochs",) if config.get("minutes") else ()
+    held_out = ("holdout",) if config.get("val") else ()
+    idle = (*LOCAL, *mimic, *length, *held_out)
+    return {k: v for k, v in config.items() if k not in idle and v not in (None, "")}
+
+
 def evaluate_sets(
     weights: str, sets: Sets, *, classes: str | None, nms: str, conf: float, out: str | None
 ) -> dict[str, EvalResult]:
     """Measure COCO AP on several sets, through an exported model and the run time users have.
 
     Prints a table a set; with `out`, writes `results.json` and `precision-recall.png` there.
+
+    Args:
+        weights: As `load_trained`; of a run's folder its `model.onnx`, unless the run went on.
+        sets: Annotations in any format and their images.
+        classes: As `load_trained`.
+        nms: As for the detector.
+        conf: Least confidence of a detection.
+        out: Folder for the results.
+
+    Raises:
+        RdliteError: As `load_trained` and `train.sets.open_sets`, before anything is exported.
     """
     if not sets:
-        raise OptionError("nothing to evaluate on; give --set JSON IMAGES")
-    _check_names(sets)
+        raise OptionError("nothing to evaluate on; give --set ANNOTATIONS IMAGES")
+    model = _exported(weights)
+    trained = None if model else load_trained(weights, classes)
+    names = trained.names if trained else Session(model).spec.names
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(DEFAULT_MODEL if weights == "default" else weights)
-        if model.suffix != ".onnx":
-            model = Path(folder) / "model.onnx"
-            _export(load_trained(weights, classes), model, half=False)
-        results = _measure(model, sets, nms=nms, conf=conf)
+        opened = open_sets(sets, names, Path(folder))
+        if trained:
+            model = Path(folder) / MODEL
+            _export(trained, model, half=False)
+        results = _measure(model, opened, nms=nms, conf=conf)
     for name, result in results.items():
         print(f"{name}: {result.images} images\n{result.summary()}\n")
     if out:
@@ -152,6 +175,20 @@ def evaluate_sets(
         Path(out, "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
         plot_precision_recall(results, Path(out, "precision-recall.png"))
     return results
+
+
+def _exported(weights: str) -> Path | None:
+    """The model file that holds these weights; None when they must be exported."""
+    path = Path(DEFAULT_MODEL if weights == "default" else weights)
+    if path.suffix == ".onnx":
+        return path
+    model, checkpoint = path / MODEL, path / CHECKPOINT
+    if not (model.is_file() and checkpoint.is_file()):
+        return None
+    if model.stat().st_mtime_ns <= checkpoint.stat().st_mtime_ns:
+        return None
+    print(f"measuring {model}, which is newer than the run's checkpoint")
+    return model
 
 
 def export_with_card(
@@ -166,20 +203,35 @@ def export_with_card(
 ) -> dict[str, EvalResult]:
     """Write a model file, `<name>.md` beside it (the model card), and its curves as PNG.
 
+    Args:
+        weights: As `load_trained`.
+        output: The .onnx file.
+        sets: Annotations in any format and their images, to measure AP on.
+        classes: As `load_trained`.
+        note: What the card begins with.
+        half: As `train.export.export_onnx`.
+        nms: As for the detector.
+
     Returns:
         What was measured, by the name of the set.
+
+    Raises:
+        RdliteError: As `load_trained` and `train.sets.open_sets`, before anything is exported.
     """
-    _check_names(sets)
     trained, path = load_trained(weights, classes), Path(output)
     provenance = trained.provenance | ({"note": note} if note else {})
-    difference = _export(trained, path, half=half)
-    print(
-        f"{path}: {path.stat().st_size / 1e6:.1f} MB, "
-        f"onnxruntime and PyTorch differ by at most {difference:.2g}"
-    )
-    results = _measure(path, sets, nms=nms, conf=0.01)
+    with tempfile.TemporaryDirectory() as folder:
+        opened = open_sets(sets, trained.names, Path(folder))
+        difference = _export(trained, path, half=half)
+        print(
+            f"{path}: {path.stat().st_size / 1e6:.1f} MB, "
+            f"onnxruntime and PyTorch differ by at most {difference:.2g}"
+        )
+        results = _measure(path, opened, nms=nms, conf=0.01)
     for name, result in results.items():
         print(f"{name}: AP {100 * result.ap:.1f}, AP50 {100 * result.ap50:.1f}")
+        for line in result.notes():
+            print(f"  {line}")
     provenance["results"] = {
         name: {"ap": round(r.ap, 4), "ap50": round(r.ap50, 4)} for name, r in results.items()
     }
@@ -188,7 +240,14 @@ def export_with_card(
     if len(trained.history) > 1:
         plot_curves(trained.history, curves)
     path.with_suffix(".md").write_text(
-        _card(path, provenance, results, difference, curves.name if curves.exists() else None, nms),
+        model_card(
+            path,
+            provenance,
+            results,
+            difference=difference,
+            curves=curves.name if curves.exists() else None,
+            nms=nms,
+        ),
         encoding="utf-8",
     )
     return results
@@ -207,11 +266,12 @@ def _export(trained: Trained, path: Path, *, half: bool) -> float:
     )
 
 
-def _measure(model: Path, sets: Sets, *, nms: str, conf: float) -> dict[str, EvalResult]:
+def _measure(
+    model: Path, sets: Sequence[EvalSet], *, nms: str, conf: float
+) -> dict[str, EvalResult]:
     detector = Detector(model, nms=nms)
     results = {}
-    for truth, images in sets:
-        name = Path(truth).stem
+    for name, truth, images in sets:
         with tqdm(desc=name, unit="img", disable=None) as bar:
 
             def show(done: int, total: int, bar: Any = bar) -> None:
@@ -220,53 +280,3 @@ def _measure(model: Path, sets: Sets, *, nms: str, conf: float) -> dict[str, Eva
 
             results[name] = evaluate(detector, truth, images, conf=conf, progress=show)
     return results
-
-
-def _card(
-    path: Path,
-    provenance: Mapping[str, Any],
-    results: Mapping[str, EvalResult],
-    difference: float,
-    curves: str | None,
-    nms: str,
-) -> str:
-    lines = [
-        f"# Model card: {path.stem}",
-        "",
-        str(provenance.get("note", "")),
-        "",
-        "## Accuracy",
-        "",
-    ]
-    suppression = "hard NMS at 0.5" if nms == "hard" else f"{nms} soft-NMS"
-    lines += [f"COCO protocol, score ≥ 0.01, {suppression}, at most 100 boxes an image.", ""]
-    lines += [
-        "| set | images | AP | AP50 | AP75 | small | medium | large |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, r in results.items():
-        numbers = (r.ap, r.ap50, r.ap75, r.ap_small, r.ap_medium, r.ap_large)
-        lines.append(f"| {name} | {r.images} | " + " | ".join(_number(n) for n in numbers) + " |")
-    lines += ["", "## Training", "", "| setting | value |", "|---|---|"]
-    shown = {k: v for k, v in provenance.items() if k not in ("recipe", "results", "note")}
-    lines += [
-        f"| {key} | {value} |" for key, value in (shown | provenance.get("recipe", {})).items()
-    ]
-    if curves:
-        lines += ["", f"![Loss and learning rate of the last run]({curves})"]
-    lines += [
-        "",
-        f"onnxruntime against PyTorch, largest difference of any output: {difference:.2g}.",
-        "",
-    ]
-    for name, r in results.items():
-        lines += [f"## {name}, by class", "", "| class | AP | AP50 |", "|---|---|---|"]
-        lines += [
-            f"| {c} | {_number(ap)} | {_number(ap50)} |" for c, (ap, ap50) in r.per_class.items()
-        ]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _number(share: float) -> str:
-    return f"{100 * share:.1f}" if share == share else "-"

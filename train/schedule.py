@@ -7,6 +7,9 @@ import time
 
 from train.config import RunConfig, parse_resolution
 
+LONGEST_WARMUP = 0.1
+"""Share of the schedule that warm-up takes at most."""
+
 
 class Schedule:
     """Where a run stands.
@@ -27,9 +30,6 @@ class Schedule:
         self.total_steps = (
             None if config.minutes else max(1, round(config.epochs * steps_per_epoch))
         )
-        self._warmup = config.warmup
-        if self.total_steps is not None:
-            self._warmup = min(config.warmup, self.total_steps // 10)
 
     @property
     def elapsed(self) -> float:
@@ -50,7 +50,9 @@ class Schedule:
     def lr(self, step: int) -> float:
         """Learning rate of a step."""
         progress = self.progress(step)
-        warm = min(1.0, (step + 1) / self._warmup) if self._warmup else 1.0
+        warm = 1.0
+        if warmup := self._config.warmup:
+            warm = min(1.0, max((step + 1) / warmup, progress / LONGEST_WARMUP))
         if self._config.schedule == "cosine":
             factor = 0.5 * (1 + math.cos(math.pi * progress))
         else:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from tempfile import TemporaryDirectory
 
+from rdlite.errors import OptionError
 from train.config import TrainConfig, parse_resolution
 from train.engine import Trainer
 from train.schedule import Schedule
@@ -32,6 +34,8 @@ def measure_speed(config: TrainConfig, *, seconds: float = SECONDS) -> str:
     Returns:
         A table.
     """
+    if "LOCAL_RANK" in os.environ:
+        raise OptionError("speed measures one process; run it without torchrun")
     rows = ["side   loader img/s   steps img/s"]
     with TemporaryDirectory() as folder:
         trainer = Trainer(replace(config, out=folder, minutes=None))

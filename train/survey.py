@@ -25,7 +25,7 @@ FEW = 20
 """Boxes of a class below which little can be learned of it."""
 
 Found = dict[str, list[str]]
-"""For each thing found, the files it concerns, or one entry per case without a name."""
+"""For each thing found, the files or places it concerns."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,13 +63,19 @@ _MISSING, _DAMAGED = "images missing", "images damaged"
 _SIZE = "images of another size than the annotations say"
 
 
-def survey(data: str, images: str, *, decode: bool) -> Survey:
+def survey(data: str, images: str, *, decode: bool, default_split: str = "train") -> Survey:
     """Read a set and look for everything that may be wrong with it.
+
+    Args:
+        data: Annotations of any format.
+        images: Folder of the images or of tar shards, or one tar.
+        decode: Whether to decode every image.
+        default_split: As for `train.formats.read_annotations`.
 
     Raises:
         DataError: It cannot be used: a rule of `train.formats.RULES` that stops.
     """
-    found = Survey(load_coco(data, images), ImageStore(images))
+    found = Survey(load_coco(data, images, default_split=default_split), ImageStore(images))
     _look_at_images(found, decode=decode)
     _look_at_boxes(found)
     return found
@@ -78,6 +84,8 @@ def survey(data: str, images: str, *, decode: bool) -> Survey:
 def _look_at_images(found: Survey, *, decode: bool) -> None:
     for reason, names in found.coco.left_out.items():
         found.problems[reason] += names
+    for reason, names in found.coco.notes.items():
+        found.notes[reason] += names
     bar = tqdm(
         found.coco.images,
         desc=f"{'decode' if decode else 'headers of'} {found.coco.path.name}",
@@ -92,10 +100,13 @@ def _look_at_images(found: Survey, *, decode: bool) -> None:
         else:
             found.problems[fault[0]].append(f"{image.file_name}: {fault[1]}")
     if not found.readable:
-        kind, first = next((kind, names[0]) for kind, names in found.problems.items() if names)
+        kinds = {kind: found.problems[kind] for kind in (_MISSING, _DAMAGED, _SIZE)}
+        counts = ", ".join(f"{kind}: {len(names)}" for kind, names in kinds.items() if names)
+        kind = max(kinds, key=lambda kind: len(kinds[kind]))
         raise DataError(
-            f"none of the {len(found.coco.images)} images of {found.coco.path} can be read from "
-            f"{found.store.path}; {kind}, the first, {first}"
+            f"no image of {found.coco.path} can be used from {found.store.path} ({counts}; the "
+            f"first, {kinds[kind][0]}); give the folder that holds them as --images, or as "
+            "--val-images for a validation set"
         )
 
 
@@ -115,10 +126,10 @@ def _image_fault(
         kind = _DAMAGED
         found = upright_size(store, name)
         if decode or found != size:
-            height, width = load(store.read(name)).shape[:2]
-            found = width, height
-        kind = _SIZE
-        check_size(found, size)
+            data = store.read(name)
+            height, width = load(data).shape[:2]
+            kind = _SIZE
+            check_size((width, height), size, data)
     except ImageError as error:
         return kind, str(error)
     return None
@@ -126,9 +137,9 @@ def _image_fault(
 
 def _look_at_boxes(found: Survey) -> None:
     coco = found.coco
-    found.problems["boxes without width or height"] += [""] * coco.empty_boxes
-    found.problems["boxes wholly outside their image"] += [""] * coco.outside_boxes
-    found.notes["boxes that reach beyond their image, clipped"] += [""] * coco.clipped_boxes
+    found.problems["boxes without width or height"] += coco.empty_boxes
+    found.problems["boxes wholly outside their image"] += coco.outside_boxes
+    found.notes["boxes that reach beyond their image, clipped"] += coco.clipped_boxes
     for image in coco.images:
         targets = image.targets
         rows = np.column_stack([targets.boxes, targets.labels])

@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rdlite.classnames import match_classes
+from rdlite.dataset import DataError, ImageStore
+from rdlite.errors import ImageError
 from train.coco import CocoSet
 from train.config import TrainConfig
-from train.formats import read_annotations, write_coco
+from train.formats import read_annotations, refuse_same, write_coco
+
+if TYPE_CHECKING:
+    from train.data import DetectionDataset
 
 FEWEST = 10
 """Sets smaller than this hold nothing out: an image more to learn from is worth more."""
 
 
-def held_out(coco: CocoSet, share: float) -> frozenset[str]:
+def held_out(coco: CocoSet, share: float, *, readable: Collection[int]) -> frozenset[str]:
     """File names of the images that are not trained on.
 
     The choice depends on the set alone, so runs with different seeds are measured on the same
-    images.
+    images. Images with objects and images without give the same share.
 
     Args:
         coco: The annotations.
         share: Of its images, 0 to 1.
+        readable: Indices of the images that can be read; the others are never chosen.
     """
-    names = sorted(image.file_name for image in coco.images)
-    if share == 0 or len(names) < FEWEST:
+    if share == 0 or len(readable) < FEWEST:
         return frozenset()
-    count = max(1, round(share * len(names)))
-    chosen = np.random.default_rng(0).permutation(len(names))[:count]
-    return frozenset(names[i] for i in chosen)
+    rng = np.random.default_rng(0)
+    order = sorted(readable, key=lambda i: coco.images[i].file_name)
+    chosen: list[int] = []
+    for wanted in (True, False):
+        part = [i for i in order if bool((~coco.images[i].targets.ignore).any()) == wanted]
+        count = round(share * len(part))
+        count = max(count, 1) if wanted else count
+        chosen += rng.permutation(part)[:count].tolist() if part else []
+    return frozenset(coco.images[i].file_name for i in chosen)
 
 
 def holdout_share(config: TrainConfig) -> float:
@@ -37,30 +51,53 @@ def holdout_share(config: TrainConfig) -> float:
     return 0.0 if config.val else config.holdout
 
 
-def write_validation(config: TrainConfig, coco: CocoSet) -> tuple[str, str] | None:
-    """Write `val.json` into the run's folder.
+def write_validation(config: TrainConfig, dataset: DetectionDataset) -> tuple[str, str] | None:
+    """Write `val.json` into the run's folder, before the training that it will measure.
 
     Args:
         config: Settings of the run.
-        coco: Its training annotations.
+        dataset: Its training set.
 
     Returns:
         COCO json and the folder of its images; None when nothing is held out.
 
     Raises:
-        DataError: The validation annotations are unusable.
+        DataError: The validation annotations are unusable: no image of theirs is there, or none
+            of their classes is trained.
     """
     path = Path(config.out) / "val.json"
     if config.val:
+        refuse_same(config.data, config.val)
         images = config.val_images or config.images
-        write_coco(read_annotations(config.val, images), path)
+        content = read_annotations(config.val, images, default_split="val")
+        _check(config.val, content, images, dataset.coco)
+        write_coco(content, path)
         return str(path), images
-    names = held_out(coco, config.holdout)
-    if not names:
+    if not dataset.held_out:
         return None
     content = read_annotations(config.data, config.images)
-    kept = [image for image in content["images"] if image["file_name"] in names]
+    kept = [image for image in content["images"] if image["file_name"] in dataset.held_out]
     ids = {image["id"] for image in kept}
     boxes = [a for a in content["annotations"] if a["image_id"] in ids]
     write_coco(content | {"images": kept, "annotations": boxes}, path)
     return str(path), config.images
+
+
+def _check(val: str, content: dict[str, Any], images: str, coco: CocoSet) -> None:
+    names = [category["name"] for category in content["categories"]]
+    if not any(row is not None for row in match_classes(names, coco.names)):
+        raise DataError(
+            f"none of the classes of {val} ({', '.join(names[:5])}) is one of those trained "
+            f"({', '.join(coco.names[:5])}); name them alike"
+        )
+    store, reasons = ImageStore(images), []
+    for image in content["images"]:
+        try:
+            store.read(image["file_name"], size=1)
+            return
+        except ImageError as error:
+            reasons.append(str(error))
+    raise DataError(
+        f"none of the {len(reasons)} images of {val} is in {images} (the first: {reasons[0]}); "
+        "give --val-images"
+    )

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 from rdlite.dataset import DataError, ImageStore
 from rdlite.errors import ImageError
-from train.reading import LeftOut, make_content, read_text, refuse, upright_size
+from train.reading import Findings, make_content, read_text, shown, upright_size
 
 
 def read_voc(folder: Path, split: str | None, store: ImageStore) -> dict[str, Any]:
@@ -37,33 +37,30 @@ def read_voc(folder: Path, split: str | None, store: ImageStore) -> dict[str, An
         DataError: A file is not XML of this kind, or the list of the split is missing.
     """
     root = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
-    left_out: LeftOut = defaultdict(list)
-    files = _split_files(folder, root, split, left_out) if split else sorted(root.rglob("*.xml"))
+    found = Findings()
+    files = _split_files(folder, root, split, found) if split else sorted(root.rglob("*.xml"))
     find = _Finder(store)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    faults: list[str] = []
     for file in files:
-        try:
-            tree = _parse(file)
-            image = _image(file, tree, PurePosixPath(file.relative_to(root)), find, left_out)
-            objects = _objects(file, tree, left_out)
-        except DataError as error:
-            faults.append(str(error))
+        name = shown(file, folder)
+        tree = _parse(file, name, found)
+        if tree is None:
             continue
+        image = _image(name, tree, PurePosixPath(file.relative_to(root)), find, found)
+        objects = _objects(name, tree, found)
         if image is not None:
             images.append(image | {"id": len(images) + 1})
             annotations += [one | {"image_id": len(images)} for one in objects]
-    refuse(faults)
     names = sorted({one["category"] for one in annotations})
     ids = {name: number for number, name in enumerate(names, start=1)}
     for one in annotations:
         one["category_id"] = ids[one.pop("category")]
     categories = [{"id": number, "name": name} for name, number in ids.items()]
-    return make_content(images, annotations, categories, left_out)
+    return make_content(folder, images, annotations, categories, found)
 
 
-def _split_files(folder: Path, root: Path, split: str, left_out: LeftOut) -> list[Path]:
+def _split_files(folder: Path, root: Path, split: str, found: Findings) -> list[Path]:
     lists = folder / "ImageSets" / "Main"
     path = lists / f"{split}.txt"
     if not path.is_file():
@@ -72,20 +69,26 @@ def _split_files(folder: Path, root: Path, split: str, left_out: LeftOut) -> lis
     files = [
         root / f"{line.split()[0]}.xml" for line in read_text(path).splitlines() if line.split()
     ]
-    left_out["names in the split without an XML file"] += [
+    found.left_out["names in the split without an XML file"] += [
         file.stem for file in files if not file.is_file()
     ]
     return [file for file in files if file.is_file()]
 
 
-def _parse(file: Path) -> ElementTree.Element:
+def _parse(file: Path, name: str, found: Findings) -> ElementTree.Element | None:
     try:
         # The parser limits the growth of entities by itself (expat 2.4.1 and later).
         tree = ElementTree.parse(file).getroot()
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
-        raise DataError(f"{file} is not readable XML ({error}); mend or remove it") from error
+        found.faults["files that are not readable XML"].append(
+            f"{name} is not readable XML ({error}); mend or remove it"
+        )
+        return None
     if tree.tag != "annotation":
-        raise DataError(f"{file} holds <{tree.tag}>, wanted the <annotation> of Pascal VOC")
+        found.faults["XML files of another kind"].append(
+            f"{name} holds <{tree.tag}>, wanted the <annotation> of Pascal VOC; remove it"
+        )
+        return None
     return tree
 
 
@@ -118,52 +121,64 @@ class _Finder:
 
 
 def _image(
-    file: Path, tree: ElementTree.Element, inside: PurePosixPath, find: _Finder, left_out: LeftOut
+    name: str, tree: ElementTree.Element, inside: PurePosixPath, find: _Finder, found: Findings
 ) -> dict[str, Any] | None:
     # Some tools write a whole path of the machine they ran on.
     stated = _text(tree, "filename").replace("\\", "/").rpartition("/")[2]
-    found = find(inside, stated)
-    if len(found) > 1:
-        left_out["XML files that fit several images"].append(
-            f"{inside}: {', '.join(sorted(found))}"
+    fitting = find(inside, stated)
+    if len(fitting) > 1:
+        found.left_out["XML files that fit several images"].append(
+            f"{name}: {', '.join(sorted(fitting))}"
         )
         return None
-    size = _stated_size(file, tree)
-    if not found and size:  # its absence is counted with that of other formats' images
+    size = _stated_size(name, tree, found)
+    if not fitting and size:  # its absence is counted with that of other formats' images
         return {"file_name": stated or str(inside), "width": size[0], "height": size[1]}
-    if not found:
-        left_out["XML files without image and size"].append(str(inside))
+    if not fitting:
+        found.left_out["XML files without image and size"].append(name)
         return None
     try:
-        width, height = size or upright_size(find.store, found[0])
+        width, height = size or upright_size(find.store, fitting[0])
     except ImageError as error:
-        left_out["images whose size cannot be read"].append(f"{found[0]}: {error}")
+        found.left_out["images whose size cannot be read"].append(f"{fitting[0]}: {error}")
         return None
-    return {"file_name": found[0], "width": width, "height": height}
+    return {"file_name": fitting[0], "width": width, "height": height}
 
 
-def _stated_size(file: Path, tree: ElementTree.Element) -> tuple[int, int] | None:
-    sides = [_text(tree, f"size/{name}") for name in ("width", "height")]
+def _stated_size(name: str, tree: ElementTree.Element, found: Findings) -> tuple[int, int] | None:
+    sides = [_text(tree, f"size/{side}") for side in ("width", "height")]
     if not all(sides):
         return None
-    width, height = (round(_number(file, text)) for text in sides)
+    numbers = _numbers(f"{name}: <size>", sides, found)
+    if numbers is None:
+        return None
+    width, height = map(round, numbers)
     return (width, height) if width > 0 and height > 0 else None
 
 
-def _objects(file: Path, tree: ElementTree.Element, left_out: LeftOut) -> list[dict[str, Any]]:
+def _objects(name: str, tree: ElementTree.Element, found: Findings) -> list[dict[str, Any]]:
     objects = []
-    for one in tree.findall("object"):
-        name = _text(one, "name")
-        if not name:
-            raise DataError(f"{file} holds an <object> without <name>; name it or remove it")
+    for number, one in enumerate(tree.findall("object"), start=1):
+        place = f"{name}, object {number}"
+        category = _text(one, "name")
+        if not category:
+            found.faults["objects without a name"].append(
+                f"{place} has no <name>; name it or remove it"
+            )
+            continue
         corners = [_text(one, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
         if not all(corners):
-            left_out["objects without a whole <bndbox>"].append(f"{file.name}: {name}")
+            found.left_out["objects without a whole <bndbox>"].append(f"{place}: {category}")
             continue
-        x1, y1, x2, y2 = (_number(file, text) for text in corners)
+        values = _numbers(place, corners, found)
+        if values is None:
+            continue
+        x1, y1, x2, y2 = values
         box = [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1]
         difficult = _text(one, "difficult").lower() in ("1", "true")
-        objects.append({"category": name, "bbox": box, "iscrowd": int(difficult)})
+        objects.append(
+            {"category": category, "bbox": box, "iscrowd": int(difficult), "source": place}
+        )
     return objects
 
 
@@ -171,11 +186,18 @@ def _text(tree: ElementTree.Element, path: str) -> str:
     return (tree.findtext(path) or "").strip()
 
 
-def _number(file: Path, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise DataError(f"{file} has {text!r} where a finite number belongs; mend it")
-    return value
+def _numbers(place: str, texts: list[str], found: Findings) -> list[float] | None:
+    """Read finite numbers; where one is none, that is a fault, and the answer None."""
+    values = []
+    for text in texts:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            found.faults["texts where a finite number belongs"].append(
+                f"{place} has {text!r} where a finite number belongs; mend it"
+            )
+            return None
+        values.append(value)
+    return values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,23 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rdlite.classnames import match_classes
 from rdlite.errors import ModelError
 from rdlite.modelfile import DEFAULT_MODEL
-from train.anchors import ANCHORS_PER_CELL
-
-SYNONYMS = {
-    "aeroplane": "airplane",
-    "motorbike": "motorcycle",
-    "sofa": "couch",
-    "tvmonitor": "tv",
-    "television": "tv",
-    "mobilephone": "cellphone",
-    "bike": "bicycle",
-    "plane": "airplane",
-    "human": "person",
-    "pedestrian": "person",
-}
-"""What VOC and others call classes of COCO, letters and digits only."""
+from rdlite.session import Session
+from train.anchors import ANCHORS_PER_CELL, AnchorShapes
 
 
 class Weights(NamedTuple):
@@ -35,10 +22,12 @@ class Weights(NamedTuple):
     Attributes:
         tensors: float32, by name.
         names: Its classes, where the file says them.
+        shapes: Its anchors, where the file says them.
     """
 
     tensors: dict[str, Tensor]
-    names: tuple[str, ...] | None
+    names: tuple[str, ...] | None = None
+    shapes: AnchorShapes | None = None
 
 
 class Loaded(NamedTuple):
@@ -83,26 +72,31 @@ def read_weights(source: str | Path) -> Weights:
         )
     if path.suffix not in readers:
         raise ModelError(f"{path} is no weights file; wanted one of kind {', '.join(readers)}")
-    tensors, names = readers[path.suffix](path)
-    tensors = {k: v.float() for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
-    return Weights(tensors, names)
+    found = readers[path.suffix](path)
+    kept = {n: t.float() for n, t in found.tensors.items() if not n.endswith("num_batches_tracked")}
+    return found._replace(tensors=kept)
 
 
 def load_weights(
-    model: nn.Module, source: str | Path, *, names: Sequence[str] | None = None
+    model: nn.Module,
+    source: str | Path,
+    *,
+    names: Sequence[str] | None = None,
+    shapes: AnchorShapes | None = None,
 ) -> Loaded:
     """Start a model from a file's weights.
 
     A class that the file knows by name (case, spaces and VOC's spellings aside) begins from that
     class's row of the class predictors. A new one is drawn with the mean and spread of the file's
     classes: what they have in common is to be an object, and what tells them apart is a scale for
-    differences. (From the mean alone, two new classes took 60 steps to part; so they took none.)
+    differences. (Two that began from the mean alone took 60 steps to part.)
     A file with the backbone alone fills the backbone.
 
     Args:
         model: A `RefineDetLite` of the file's width and architecture.
         source: As `read_weights`.
         names: The model's classes; None takes the file's rows as they are.
+        shapes: The model's anchors, which must be the file's; None does not look.
 
     Returns:
         What was taken.
@@ -110,7 +104,12 @@ def load_weights(
     Raises:
         ModelError: The file does not fit; the first differences are named.
     """
-    tensors, known = read_weights(source)
+    tensors, known, theirs = read_weights(source)
+    if shapes is not None and theirs is not None and not theirs.same_as(shapes):
+        raise ModelError(
+            f"{source} was trained with other anchors, to which its predictors belong; "
+            f"give {theirs.options()}"
+        )
     own = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     backbone_only = all(name.startswith("backbone.") for name in tensors)
     if backbone_only:
@@ -157,21 +156,12 @@ def _class_rows(
     return match_classes(names, known)
 
 
-def match_classes(names: Sequence[str], known: Sequence[str]) -> list[int | None]:
-    """Index in `known` of each name, by letters and digits alone and `SYNONYMS`, or None."""
-    index = {_plain(name): i for i, name in enumerate(known)}
-    return [index.get(_plain(name)) for name in names]
-
-
-def _plain(name: str) -> str:
-    letters = "".join(c for c in name.casefold() if c.isalnum())
-    return SYNONYMS.get(letters, letters)
-
-
 def _select_classes(value: Tensor, rows: Sequence[int | None]) -> Tensor:
     """Rows of a class predictor for other classes; a channel is anchor * (1 + classes) + class."""
     value = value.unflatten(0, (ANCHORS_PER_CELL, -1))
-    common, spread = value[:, 1:].mean(dim=1), value[:, 1:].std(dim=1)
+    common, spread = value[:, 1:].mean(dim=1), value[:, 1:].std(dim=1, unbiased=False)
+    if value.shape[1] == 2:  # a single class has no spread: as in `train.model.initialise`
+        spread = torch.full_like(spread, 0.01)
     chosen = [value[:, 0]]
     for row in rows:
         if row is None:
@@ -193,13 +183,13 @@ def write_weights(model: nn.Module, path: str | Path) -> None:
     Path(path).write_bytes(save(state))  # save_file makes a file only its owner can read
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
+def _read_safetensors(path: Path) -> Weights:
     from safetensors.torch import load_file
 
-    return load_file(path), None
+    return Weights(load_file(path))
 
 
-def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
+def _read_checkpoint(path: Path) -> Weights:
     state = torch.load(path, map_location="cpu", weights_only=True)
     if "ema" not in state:
         raise ModelError(
@@ -207,15 +197,22 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | N
         )
     # A run of `pretrain` holds a classifier around the backbone; only the backbone is wanted.
     tensors = {k: v for k, v in state["ema"].items() if not k.startswith("classifier.")}
-    return tensors, tuple(state["names"])
+    config = state["config"]
+    shapes = None
+    if "anchor_sizes" in config:
+        shapes = AnchorShapes.parse(config["anchor_sizes"], config["anchor_ratios"])
+    return Weights(tensors, tuple(state["names"]), shapes)
 
 
-def _read_onnx(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
+def _read_onnx(path: Path) -> Weights:
     import onnx
     from onnx import numpy_helper
 
-    model = onnx.load(path)
-    arrays = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer if "." in i.name}
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    names = tuple(json.loads(metadata["rdlite.names"])) if "rdlite.names" in metadata else None
-    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, names
+    initializers = onnx.load(path).graph.initializer
+    arrays = {i.name: numpy_helper.to_array(i) for i in initializers if "." in i.name}
+    spec = Session(path).spec
+    return Weights(
+        {name: torch.from_numpy(array.copy()) for name, array in arrays.items()},
+        spec.names,
+        AnchorShapes.of(torch.from_numpy(spec.anchors.copy()), spec.input_size[0]),
+    )

@@ -1,47 +1,36 @@
 """YOLO annotations: one txt file an image, and the class names in data.yaml or classes.txt.
 
-Format: a line is "class cx cy w h" in fractions of the image, with a sixth number its confidence;
-"class x1 y1 x2 y2 x3 y3 ..." is an outline (segmentation, or the corners of a rotated box), and its
-bounding box is taken. The rules are those of the Ultralytics documentation ("Object Detection
-Datasets Overview"), where an image without a txt file has no objects.
+The rules are those of the Ultralytics documentation ("Object Detection Datasets Overview"), where
+an image without a txt file has no objects; for the lines of the files see `train.yolo_labels`.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 from rdlite.dataset import DataError, ImageStore
-from rdlite.errors import ImageError
-from train.reading import LeftOut, make_content, read_text, refuse, upright_size
+from train.reading import Findings, make_content, read_text
+from train.yolo_labels import Classes, Pairs, read_labels
 
 YAML = (".yaml", ".yml")
 _NO_LABELS = ("classes.txt", "train.txt", "val.txt", "test.txt")
 
 
-class _Classes(NamedTuple):
-    """Class names by number, and how many numbers of key points follow a box."""
-
-    names: dict[int, str]
-    keypoints: int = 0
-
-
-Pairs = dict[str, Path]
-"""The label file of each image, by the image's name in the store; it may not exist."""
-
-
-def read_yolo(path: Path, split: str | None, store: ImageStore) -> dict[str, Any]:
+def read_yolo(
+    path: Path, split: str | None, store: ImageStore, *, default_split: str = "train"
+) -> dict[str, Any]:
     """Read a YOLO set.
 
     Args:
         path: data.yaml, the folder that holds it, or a folder of label files laid out as the
             images are, with classes.txt or data.yaml in it or up to two folders above.
-        split: Key of data.yaml that names the images; None is "train".
+        split: Key of data.yaml that names the images.
         store: The images.
+        default_split: The key that is taken when `split` is None.
 
     Returns:
         As `train.formats.read_annotations`; category ids are YOLO's class numbers, from 0.
@@ -50,18 +39,20 @@ def read_yolo(path: Path, split: str | None, store: ImageStore) -> dict[str, Any
         DataError: Names, images or labels are not where they should be, or a line cannot be read.
     """
     settings = path if path.suffix in YAML else find_yaml(path)
-    left_out: LeftOut = defaultdict(list)
+    found = Findings()
     if settings:
         content = _load_yaml(settings)
         classes = _classes(settings, content)
-        pairs, folders = _pairs_of_split(settings, content, split or "train", store)
+        pairs, folders = _pairs_of_split(settings, content, split or default_split, store, found)
     elif split:
         raise DataError(f"{path} holds no data.yaml to name the images of the split {split!r}")
     else:
         classes = _classes_near(path)
         pairs, folders = _pairs_of_folder(path, store), [path]
-    left_out["label files without an image"] = _stray(folders, pairs.values())
-    return _read_labels(pairs, classes, store, left_out)
+    found.left_out["label files without an image"] = _stray(folders, pairs.values())
+    images, annotations = read_labels(path, pairs, classes, store, found)
+    categories = [{"id": number, "name": name} for number, name in classes.names.items()]
+    return make_content(path, images, annotations, categories, found)
 
 
 def find_yaml(folder: Path) -> Path | None:
@@ -92,7 +83,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _classes(path: Path, content: dict[str, Any]) -> _Classes:
+def _classes(path: Path, content: dict[str, Any]) -> Classes:
     names = content.get("names")
     if isinstance(names, list):
         names = dict(enumerate(names))
@@ -107,15 +98,19 @@ def _classes(path: Path, content: dict[str, Any]) -> _Classes:
     shape = content.get("kpt_shape", (0,))
     if not all(isinstance(side, int) and side >= 0 for side in shape):
         raise DataError(f"{path} has kpt_shape {shape}; wanted two whole numbers")
-    return _Classes(dict(sorted(by_number.items())), math.prod(shape))
+    return Classes(dict(sorted(by_number.items())), math.prod(shape))
 
 
-def _classes_near(folder: Path) -> _Classes:
+def _classes_near(folder: Path) -> Classes:
     for place in (folder, *Path(os.path.abspath(folder)).parents[:2]):
         if (place / "classes.txt").is_file():
             lines = read_text(place / "classes.txt").splitlines()
             names = [line.strip() for line in lines if line.strip()]
-            return _Classes(dict(enumerate(names)))
+            if not names:
+                raise DataError(
+                    f"{place / 'classes.txt'} is empty; give the class names, one a line"
+                )
+            return Classes(dict(enumerate(names)))
         settings = find_yaml(place)
         if settings:
             return _classes(settings, _load_yaml(settings))
@@ -125,19 +120,28 @@ def _classes_near(folder: Path) -> _Classes:
 
 
 def _pairs_of_split(
-    path: Path, content: dict[str, Any], split: str, store: ImageStore
+    path: Path, content: dict[str, Any], split: str, store: ImageStore, found: Findings
 ) -> tuple[Pairs, list[Path]]:
     """Return the pairs that data.yaml lists, and the folders that hold labels of no other split."""
     places = content.get(split)
     places = places if isinstance(places, list) else [places]
     if not all(isinstance(place, str) for place in places):
-        raise DataError(f"{path} names no images for the split {split!r}; add {split}: FOLDER")
+        others = [key for key in ("val", "valid", "test", "train") if content.get(key)]
+        other = f", or pick a split it has: {path}:{others[0]}" if others else ""
+        raise DataError(
+            f"{path} names no images for the split {split!r}; add {split}: FOLDER{other}"
+        )
     root = Path(os.path.abspath(store.path))
     pairs: Pairs = {}
     folders = []
-    for place in (_place(path, str(content.get("path") or "."), text) for text in places):
+    for text in places:
+        place = _place(path, str(content.get("path") or "."), text, found)
         if place.is_dir():
             images = [place / name for name in ImageStore(place).names()]
+            if not images:
+                raise DataError(
+                    f"{path}: the folder {place} of the split {split!r} holds no images; correct it"
+                )
             folders.append(_label(place / "image").parent)
         else:
             images = [_listed(place, line) for line in read_text(place).split("\n") if line.strip()]
@@ -145,20 +149,30 @@ def _pairs_of_split(
             if not image.is_relative_to(root):
                 raise DataError(
                     f"{path}: {image} of the split {split!r} is not in {root}; give the folder "
-                    "that holds all images of the split as --images"
+                    "that holds all images of the split as --images, or as --val-images where "
+                    "the split is the one to validate on"
                 )
             pairs[image.relative_to(root).as_posix()] = _label(image)
     return pairs, folders
 
 
-def _place(settings: Path, base: str, place: str) -> Path:
-    """Where a path of data.yaml leads: seen from its `path`, or from its own folder."""
+def _place(settings: Path, base: str, place: str, found: Findings) -> Path:
+    """Where a path of data.yaml leads: seen from its `path`, or from its own folder.
+
+    Exports of Roboflow say ../train/images and mean ./train/images.
+    """
     here = settings.parent
-    # Exports of Roboflow say ../train/images and mean ./train/images.
-    for tried in (here / base / place, here / place, here / place.removeprefix("../")):
+    stated = here / base / place
+    if stated.exists():
+        return Path(os.path.abspath(stated))
+    for tried in (here / place, here / place.removeprefix("../")):
         if tried.exists():
-            return Path(os.path.abspath(tried))
-    raise DataError(f"{settings} names {place}, which is not at {here / base / place}; correct it")
+            other = Path(os.path.abspath(tried))
+            found.notes["places of images that the YAML file misnames"].append(
+                f"{place} is not there, {other} is taken"
+            )
+            return other
+    raise DataError(f"{settings} names {place}, which is not at {stated}; correct it")
 
 
 def _listed(file: Path, line: str) -> Path:
@@ -205,55 +219,3 @@ def _stray(folders: Iterable[Path], used: Iterable[Path]) -> list[str]:
         and path.name not in _NO_LABELS
         and not path.name.lower().startswith("readme")
     ]
-
-
-def _read_labels(
-    pairs: Pairs, classes: _Classes, store: ImageStore, left_out: LeftOut
-) -> dict[str, Any]:
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    faults: list[str] = []
-    for name, label in pairs.items():
-        try:
-            width, height = upright_size(store, name)
-        except ImageError as error:
-            left_out["images whose size cannot be read"].append(f"{name}: {error}")
-            continue
-        images.append({"id": len(images) + 1, "file_name": name, "width": width, "height": height})
-        lines = read_text(label).splitlines() if label.is_file() else []
-        for number, line in enumerate(lines, start=1):
-            try:
-                annotation = _annotation(line.split(), classes, width, height)
-            except ValueError as error:
-                faults.append(f"{label}, line {number}: {error}")
-                continue
-            if annotation:
-                annotations.append(annotation | {"image_id": len(images)})
-    refuse(faults)
-    categories = [{"id": number, "name": name} for number, name in classes.names.items()]
-    return make_content(images, annotations, categories, left_out)
-
-
-def _annotation(
-    words: list[str], classes: _Classes, width: int, height: int
-) -> dict[str, Any] | None:
-    """Read one line; ValueError says what is wrong with it."""
-    if not words:
-        return None
-    numbers = [float(word) for word in words]
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{' '.join(words)!r} has a number that is not finite; mend it")
-    if numbers[0] not in classes.names:
-        raise ValueError(f"class {words[0]} has no name; names go from 0 to {max(classes.names)}")
-    values = numbers[1:]
-    annotation: dict[str, Any] = {"category_id": int(numbers[0]), "iscrowd": 0}
-    if len(values) == 5:
-        annotation["score"] = values[4]
-    if len(values) in (4, 5, 4 + classes.keypoints):
-        x, y, w, h = values[0] - values[2] / 2, values[1] - values[3] / 2, *values[2:4]
-    elif len(values) >= 6 and len(values) % 2 == 0:
-        x, y = min(values[::2]), min(values[1::2])
-        w, h = max(values[::2]) - x, max(values[1::2]) - y
-    else:
-        raise ValueError(f"it has {len(words)} numbers; wanted class cx cy w h, or an outline")
-    return annotation | {"bbox": [x * width, y * height, w * width, h * height]}

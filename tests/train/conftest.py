@@ -112,3 +112,13 @@ def settings(shapes: tuple[Path, Path], quick: Callable[..., Any]) -> Callable[.
 
     data, images = map(str, shapes)
     return quick(TrainConfig, data=data, images=images, holdout=0.0, resolution="96:0.5,128:1")
+
+
+@pytest.fixture(scope="session")
+def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small detector to imitate; see `tests.train.teacher`."""
+    from tests.train.teacher import save_teacher
+
+    path = tmp_path_factory.mktemp("teacher") / "teacher.onnx"
+    save_teacher(path)
+    return path

@@ -10,10 +10,6 @@ import numpy as np
 import pytest
 
 from train.__main__ import main
-from train.augment import AugmentConfig, Targets
-from train.coco import load_coco
-from train.contact_sheet import choose_images, draw_sample, write_contact_sheet
-from train.data import open_dataset
 from train.survey import survey
 from train.weights import read_weights
 
@@ -90,11 +86,11 @@ def outside_box(content: dict[str, Any], folder: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "found", "number", "first"),
     [
-        (missing, "images missing", 2, "3.png: 3.png is not in"),
+        (missing, "images missing", 2, "3.png: it is not in"),
         (truncated_header, "images damaged", 1, "3.png: the PNG header is incomplete"),
         (other_size, "images of another size than the annotations say", 1, "3.png: it has 96x96"),
-        (empty_box, "boxes without width or height", 1, ""),
-        (outside_box, "boxes wholly outside their image", 1, ""),
+        (empty_box, "boxes without width or height", 1, "0.png, annotation 1"),
+        (outside_box, "boxes wholly outside their image", 1, "0.png, annotation 1"),
     ],
 )
 def test_lost_data_is_counted_and_gives_3(
@@ -103,7 +99,7 @@ def test_lost_data_is_counted_and_gives_3(
     change(data, edit)
     assert run(data) == 3
     text = report(data)
-    assert f"**Not sound:** {number} {found}." in text
+    assert f"**Not sound:** {found}: {number}." in text
     cells = row(text, found)
     assert cells[0] == "problem" and cells[2] == str(number)
     assert cells[3].startswith(first)
@@ -126,19 +122,21 @@ def unlisted(content: dict[str, Any], folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "found", "number"),
+    ("edit", "found", "number", "first"),
     [
-        (clipped_box, "boxes that reach beyond their image, clipped", 1),
-        (repeated_box, "boxes that repeat another one", 1),
-        (no_objects, "images without objects", 3),
-        (unlisted, "images in the folder that no annotation file lists", 1),
-        (no_objects, "classes with fewer than 20 boxes", 2),
+        (clipped_box, "boxes that reach beyond their image, clipped", 1, "0.png, annotation 1"),
+        (repeated_box, "boxes that repeat another one", 1, "0.png"),
+        (no_objects, "images without objects", 3, "0.png; 1.png; 2.png"),
+        (unlisted, "images in the folder that no annotation file lists", 1, "other.png"),
+        (no_objects, "classes with fewer than 20 boxes", 2, "red (14); green (18)"),
     ],
 )
-def test_what_loses_nothing_is_noted(data: Path, edit: Change, found: str, number: int) -> None:
+def test_what_loses_nothing_is_noted(
+    data: Path, edit: Change, found: str, number: int, first: str
+) -> None:
     change(data, edit)
     assert run(data) == 0
-    assert row(report(data), found)[:3] == ["note", found, str(number)]
+    assert row(report(data), found) == ["note", found, str(number), first]
 
 
 def unknown_class(content: dict[str, Any], folder: Path) -> None:
@@ -159,7 +157,7 @@ def no_images(content: dict[str, Any], folder: Path) -> None:
     [
         (unknown_class, "category_id 9, which the file does not list"),
         (no_boxes, "no box to learn from"),
-        (no_images, "none of the 24 images .* images missing, the first, 0.png"),
+        (no_images, "no image of .* (images missing: 24; the first, 0.png: it is not in"),
     ],
 )
 def test_data_that_cannot_be_used_gives_1_and_a_sentence(
@@ -170,6 +168,83 @@ def test_data_that_cannot_be_used_gives_1_and_a_sentence(
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message.split(" .* ")[0] in error and message.split(" .* ")[-1] in error
+
+
+def many_faults(content: dict[str, Any], folder: Path) -> None:
+    for annotation in content["annotations"][:8]:
+        annotation["category_id"] = 9
+    content["annotations"][8]["bbox"] = [1, 2, 3]
+    content["images"][5]["id"] = 1
+
+
+def test_all_faults_of_both_sets_are_listed_in_the_terminal_and_the_report(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(data / "set.json", data / "val.json")
+    change(data, many_faults)
+    (data / "val.json").write_text((data / "set.json").read_text().replace('"red"', '"green"'))
+    assert run(data, "--val", str(data / "val.json")) == 1
+    out, err = capsys.readouterr()
+    text = report(data)
+    assert out.strip() and text.startswith(out.strip())
+    train, val = out.split("## ")[1:]
+    for part in (train, val):
+        assert "**annotations of an unknown class: 8**\n\n* annotation 1 has category_id 9" in part
+        assert part.count("has category_id 9") == 5 and "* and 3 more" in part
+        assert "**boxes that are not four finite numbers: 1**" in part
+        assert "**images whose id occurs twice: 1**" in part
+    assert "categories whose name occurs twice: 1" in val
+    assert "categories whose name occurs twice" not in train
+    assert err.startswith("error: ") and "set.json: id 1 occurs twice in images" in err
+
+
+def test_one_sentence_is_not_said_twice(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(data, "--data", "nowhere.json") == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "there is nothing at nowhere.json" in err
+    assert "there is nothing at nowhere.json" in report(data)
+
+
+def test_training_set_given_as_validation_set_is_refused(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(data, "--val", f"{data}/../data/set.json") == 1
+    assert "training and validation are both given" in capsys.readouterr().err
+
+
+def test_validation_images_elsewhere_are_the_cause_that_is_named(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = "<size><width>96</width><height>96</height></size>"
+    box = "<bndbox><xmin>9</xmin><ymin>9</ymin><xmax>50</xmax><ymax>50</ymax></bndbox>"
+    objects = f"<object><name>red</name>{box}</object><object><name>red</name></object>"
+    (data.parent / "val").mkdir()
+    text = f"<annotation>{size}{objects}</annotation>"
+    (data.parent / "val" / "elsewhere.xml").write_text(text)
+    assert run(data, "--val", str(data.parent / "val")) == 1
+    error = capsys.readouterr().err
+    assert "(images missing: 1; the first, elsewhere.xml: it is not in" in error
+    assert "bndbox" not in error and "--val-images" in error
+
+
+def test_yolo_split_val_is_checked_against_the_split_train(data: Path) -> None:
+    for split, names in (("train", "012"), ("val", "34")):
+        for name in names:
+            (data / "yolo" / "images" / split).mkdir(parents=True, exist_ok=True)
+            (data / "yolo" / "labels" / split).mkdir(parents=True, exist_ok=True)
+            shutil.copy(data / f"{name}.png", data / "yolo" / "images" / split)
+            label = data / "yolo" / "labels" / split / f"{name}.txt"
+            label.write_text("0 0.5 0.5 0.4 0.4\n")
+    settings = data / "yolo" / "data.yaml"
+    settings.write_text("train: ../images/train\nval: images/val\nnames: [red]\n")
+    given = ["--data", str(settings), "--val", str(settings), "--images", str(data / "yolo")]
+    assert run(data, *given) == 0
+    train, val = report(data).partition("## Classes")[0].split("## Validation")
+    assert row(train, "images")[1] == "3 listed, 3 usable"
+    assert row(val, "images")[1] == "2 listed, 2 usable"
+    assert row(train, "format")[1] == "YOLO txt, split train"
+    assert row(val, "format")[1] == "YOLO txt, split val"
+    assert "is not there" in row(train, "places of images that the YAML file misnames")[3]
 
 
 def test_damage_behind_the_header_is_found_by_decoding(data: Path) -> None:
@@ -205,8 +280,8 @@ def test_images_shared_with_validation_are_found_by_bytes_and_by_name(
 
     text = report(data)
     shared = row(text, "images that are also in the validation set, byte for byte")
-    assert shared[2:] == ["2", "3.png = twin.png, 4.png"]
-    assert row(text, "file names that are also in the validation set")[2:] == ["2", "4.png, 5.png"]
+    assert shared[2:] == ["2", "3.png = twin.png; 4.png"]
+    assert row(text, "file names that are also in the validation set")[2:] == ["2", "4.png; 5.png"]
     assert row(text, "classes that training does not have")[3] == "violet"
     assert row(text, "classes of training without a box here")[3] == "red"
     assert row(text, "green")[2:4] == ["0", "1"]
@@ -253,72 +328,3 @@ def test_other_formats_are_checked_alike(data: Path, kind: str) -> None:
 def test_samples_must_be_a_positive_number(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(data, "--samples", "0") == 1
     assert "samples must be 1 or more" in capsys.readouterr().err
-
-
-# The contact sheet
-
-
-def test_contact_sheet_shows_what_training_sees(data: Path, tmp_path: Path) -> None:
-    coco = load_coco(data / "set.json")
-    path = tmp_path / "sheet.png"
-    sheet = write_contact_sheet(coco, data, path, readable=[4], samples=3, seed=5, resolution=128)
-    assert sheet.shown == ["4.png"]
-    content = json.loads((data / "set.json").read_text())
-    content["images"] = content["images"][4:5]
-    content["annotations"] = [a for a in content["annotations"] if a["image_id"] == 5]
-    (data / "one.json").write_text(json.dumps(content))
-    dataset = open_dataset(
-        data / "one.json", data, cache=tmp_path / "c", seed=5, config=AugmentConfig()
-    )
-    drawn = draw_sample(*dataset.sample(0, epoch=0, resolution=128), coco.names)
-    picture = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)  # noqa: TID251
-    x = (picture.shape[1] - 128) // 2
-    assert any((picture[y : y + 128, x : x + 128] == drawn).all() for y in range(90))
-
-
-def test_contact_sheet_is_the_same_for_the_same_seed(data: Path, tmp_path: Path) -> None:
-    coco = load_coco(data / "set.json")
-    pictures = []
-    for seed in (1, 1, 2):
-        path = tmp_path / "sheet.png"
-        write_contact_sheet(coco, data, path, readable=range(24), samples=4, seed=seed)
-        pictures.append(path.read_bytes())
-    assert pictures[0] == pictures[1] != pictures[2]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "sheet.png"]
-
-
-def test_rare_classes_are_on_the_sheet_and_empty_images_come_last(data: Path) -> None:
-    def one_green(content: dict[str, Any], folder: Path) -> None:
-        greens = [a for a in content["annotations"] if a["category_id"] == 2]
-        content["annotations"] = [
-            a
-            for a in content["annotations"]
-            if a is greens[-1] or (a["category_id"] == 1 and a["image_id"] != 1)
-        ]
-
-    change(data, one_green)
-    coco = load_coco(data / "set.json")
-    for seed in range(5):
-        chosen = choose_images(coco, range(24), 3, np.random.default_rng(seed))
-        labels = [label for k in chosen for label in coco.images[k].targets.labels.tolist()]
-        assert len(set(chosen)) == 3 and {1, 2} == set(labels)
-    everything = choose_images(coco, range(24), 99, np.random.default_rng(0))
-    assert sorted(everything) == list(range(24))
-    assert len(coco.images[everything[-1]].targets.labels) == 0
-
-
-def test_objects_are_outlined_and_ignore_regions_hatched() -> None:
-    image = np.full((200, 200, 3), 128, np.uint8)
-    boxes = np.array([[0.1, 0.3, 0.4, 0.6], [0.5, 0.3, 0.9, 0.7]], np.float32)
-    targets = Targets(
-        boxes, np.array([1, 1]), np.array([False, True]), np.array([1, 1], np.float32)
-    )
-    drawn = draw_sample(image, targets, ["a"])
-    changed = (drawn != 128).any(axis=2)
-    assert changed[60, 20:80].all() and changed[60:120, 20].all()  # the outline
-    assert not changed[64:116, 24:76].any()  # nothing inside
-    assert 0.05 < changed[64:136, 104:176].mean() < 0.4  # lines that leave the image visible
-    grey = drawn[64:136, 104:176]
-    assert (grey.max(axis=2) == grey.min(axis=2)).all()
-    assert not changed[150:].any()
-    assert (image == 128).all()

@@ -68,8 +68,12 @@ def test_a_set_without_any_box_is_refused() -> None:
 def test_only_boxes_that_are_learned_are_counted(tmp_path: Path) -> None:
     box, outside = [10, 10, 20, 20], [200, 0, 10, 10]
     path = coco_file(tmp_path, (1, box, 0), (1, box, 0), (1, box, 1), (3, box, 0), (3, outside, 0))
-    assert count_boxes(path).tolist() == [2, 0, 1]
-    assert count_boxes(load_coco(path)).tolist() == [2, 0, 1]
+    assert count_boxes(load_coco(path).images, 3).tolist() == [2, 0, 1]
+
+
+def test_no_class_weighs_more_than_it_is_rarer() -> None:
+    assert class_weights([1000, 500]).tolist() == [1, 1, 2]
+    assert class_weights([1000, 990]).max() < 1.02
 
 
 def test_the_command_prints_a_table_and_draws_a_chart(
@@ -93,6 +97,6 @@ def test_another_kind_of_chart_is_refused(
 
 
 def test_a_single_class_can_be_drawn(tmp_path: Path) -> None:
-    counts = count_boxes(coco_file(tmp_path, (2, [0, 0, 9, 9], 0)))
+    counts = count_boxes(load_coco(coco_file(tmp_path, (2, [0, 0, 9, 9], 0))).images, 3)
     plot_class_weights(counts, class_weights(counts)[1:].numpy(), tmp_path / "c.png", names="xyz")
     assert (tmp_path / "c.png").stat().st_size > 1000

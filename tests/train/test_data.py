@@ -1,6 +1,5 @@
 import io
 import itertools
-import json
 import os
 import pickle
 import tarfile
@@ -10,57 +9,33 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("torch")
 
 import torch
 
 from rdlite.dataset import DataError
+from tests.annotated import COCO_SIZE, coco_content, write_json
 from train.augment import AugmentConfig
-from train.coco import load_coco
 from train.data import DetectionDataset, make_loader, open_dataset, steps_per_epoch
 
 COUNT = 11
-SIZE = (60, 40)  # width, height
 
 
 def picture(index: int) -> np.ndarray:
-    return np.random.default_rng(index).integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8)
+    return np.random.default_rng(index).integers(0, 256, (COCO_SIZE[1], COCO_SIZE[0], 3), np.uint8)
 
 
 def png(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", image)[1].tobytes()
 
 
-def content(count: int = COUNT) -> dict[str, Any]:
-    annotations = [
-        {"image_id": 10 + k, "category_id": 7, "bbox": [5, 5, 20, 10], "score": 0.5, "id": 2 * k}
-        for k in range(count)
-    ] + [
-        {"image_id": 10 + k, "category_id": 3, "bbox": [30, 20, 20, 15], "iscrowd": k % 2}
-        for k in range(count)
-    ]
-    return {
-        "images": [
-            {"id": 10 + k, "file_name": f"{k}.png", "width": SIZE[0], "height": SIZE[1]}
-            for k in range(count)
-        ],
-        "annotations": annotations,
-        "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
-    }
-
-
-def write_json(folder: Path, value: Any) -> Path:
-    path = folder / "set.json"
-    path.write_text(json.dumps(value))
-    return path
-
-
 @pytest.fixture
 def coco_folder(tmp_path: Path) -> Path:
     for k in range(COUNT):
         (tmp_path / f"{k}.png").write_bytes(png(picture(k)))
-    write_json(tmp_path, content())
+    write_json(tmp_path, coco_content(COUNT))
     return tmp_path
 
 
@@ -70,112 +45,22 @@ def open_in(folder: Path, **options: Any) -> DetectionDataset:
     )
 
 
-def test_load_coco_gives_arrays_in_the_order_of_the_file(tmp_path: Path) -> None:
-    value = content(2)
-    value["annotations"].append({"image_id": 11, "category_id": 3, "bbox": [50, 30, 99, 99]})
-    value["annotations"].append({"image_id": 11, "category_id": 3, "bbox": [9, 9, 0, 5]})
-    value["annotations"].append({"image_id": 11, "category_id": 3, "bbox": [60, 9, 5, 5]})
-    value["annotations"].append(
-        {"image_id": 10, "category_id": 3, "bbox": [1, 1, 5, 5], "ignore": 1}
-    )
-
-    coco = load_coco(write_json(tmp_path, value))
-
-    assert (coco.names, coco.category_ids) == (("cat", "dog"), (3, 7))
-    assert [image.file_name for image in coco.images] == ["0.png", "1.png"]
-    assert coco.images[0].size == SIZE
-    first, second = (image.targets for image in coco.images)
-    assert first.labels.tolist() == [2, 1, 1] and first.labels.dtype == np.int64
-    assert first.ignore.tolist() == [False, False, True]
-    assert first.score.tolist() == [0.5, 1, 1]
-    assert second.boxes.tolist() == [[5, 5, 25, 15], [30, 20, 50, 35], [50, 30, 60, 40]]
-    assert (coco.empty_boxes, coco.outside_boxes, coco.clipped_boxes) == (1, 1, 1)
-    assert coco.dropped_boxes == 2
-
-
-def test_load_coco_accepts_images_without_boxes(tmp_path: Path) -> None:
-    value = content(2)
-    value["annotations"] = value["annotations"][:1]
-    coco = load_coco(write_json(tmp_path, value))
-    assert coco.images[1].targets.boxes.shape == (0, 4)
-
-
-@pytest.mark.parametrize(
-    ("fields", "count"),
-    [
-        ({"bbox": [5, 5, 0, 9]}, "1 have no area"),
-        ({"bbox": [90, 5, 5, 9]}, "1 lie outside"),
-        ({"bbox": [1, 2, 3, 4], "iscrowd": 1}, "0 lie outside"),
-        (None, "of 0 annotations"),
-    ],
-)
-def test_set_with_no_box_to_learn_from_is_refused(
-    tmp_path: Path, fields: dict[str, Any] | None, count: str
-) -> None:
-    boxes = [{"image_id": 10, "category_id": 3, **fields}] if fields else []
-    path = write_json(tmp_path, content(1) | {"annotations": boxes})
-    with pytest.raises(DataError, match=f"no box to learn from.*{count}"):
-        load_coco(path)
-
-
-def test_rounding_of_less_than_a_pixel_is_not_counted_as_clipped(tmp_path: Path) -> None:
-    value = content(1)
-    value["annotations"][0]["bbox"] = [-0.5, 0, 60.9, 40.5]
-    coco = load_coco(write_json(tmp_path, value))
-    assert coco.images[0].targets.boxes[0].tolist() == [0, 0, 60, 40]
-    assert coco.clipped_boxes == 0
-
-
-@pytest.mark.parametrize(
-    ("where", "change", "message"),
-    [
-        ("images", [], "is empty"),
-        ("images", None, 'no list "images"'),
-        ("images", [{"id": 1, "file_name": "a.png"}], 'lacks "width"'),
-        ("images", [{"id": 1, "file_name": "a", "width": 0, "height": 5}], "has size"),
-        ("images", content(1)["images"] * 2, "occurs twice in images"),
-        ("categories", content(1)["categories"] * 2, "occurs twice in categories"),
-        ("categories", [{"id": 3, "name": " "}], "empty name"),
-        ("annotations", content(1)["annotations"][:1] * 2, "occurs twice in annotations"),
-        (
-            "annotations",
-            [{"image_id": 10, "category_id": 4, "bbox": [0, 0, 1, 1]}],
-            "category_id 4",
-        ),
-        ("annotations", [{"image_id": 9, "category_id": 3, "bbox": [0, 0, 1, 1]}], "image_id 9"),
-        ("annotations", [{"image_id": 10, "category_id": 3, "bbox": [0, 0, 1]}], "bbox"),
-        ("annotations", [{"image_id": 10, "category_id": 3, "bbox": [0, 0, 1, None]}], "bbox"),
-        (
-            "annotations",
-            [{"image_id": 10, "category_id": 3, "bbox": [0, 0, 1, 1], "score": "high"}],
-            "score 'high'",
-        ),
-    ],
-)
-def test_bad_annotation_file_is_refused_in_a_sentence(
-    tmp_path: Path, where: str, change: Any, message: str
-) -> None:
-    path = write_json(tmp_path, content(1) | {where: change})
-    with pytest.raises(DataError, match=message) as caught:
-        load_coco(path)
-    assert "set.json" in str(caught.value)
-
-
-def test_of_several_bad_annotations_one_is_named_and_all_are_counted(tmp_path: Path) -> None:
-    value = content(3)
-    for annotation in value["annotations"][1:]:
-        annotation["category_id"] = 99
-    with pytest.raises(DataError, match=r"category_id 99.*\(4 more annotations are wrong\)"):
-        load_coco(write_json(tmp_path, value))
-
-
-@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"images": [], "annotations": []}'])
-def test_file_that_is_not_coco_is_refused(tmp_path: Path, text: str | None) -> None:
-    path = tmp_path / "set.json"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(DataError, match=r"set\.json"):
-        load_coco(path)
+def test_size_before_the_exif_rotation_is_named_as_the_reason(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.fromarray(picture(0)).save(tmp_path / "0.jpg", exif=exif)
+    (tmp_path / "1.png").write_bytes(png(picture(1)))
+    value = coco_content(2)
+    value["images"][0]["file_name"] = "0.jpg"
+    write_json(tmp_path, value)
+    dataset = open_in(tmp_path)
+    assert len(dataset) == 1
+    reason = dataset.cache.failed["0.jpg"]
+    assert "has 40x60 pixels but its boxes are for 60x40, the stored size" in reason
+    assert "EXIF" in reason
+    value["images"][0] |= {"width": 9, "height": 9}
+    write_json(tmp_path, value)
+    assert "EXIF" not in open_in(tmp_path).cache.failed["0.jpg"]
 
 
 def test_cache_gives_the_decoded_pixels(coco_folder: Path) -> None:
@@ -218,7 +103,8 @@ def test_larger_images_are_reduced_and_boxes_follow(coco_folder: Path) -> None:
     full = open_in(coco_folder)
     small = open_in(coco_folder, max_side=30)
     assert small.cache[0].shape == (20, 30, 3)
-    np.testing.assert_allclose(small[0][1].boxes, full[0][1].boxes, atol=1e-6)
+    boxes = [one.sample(0, epoch=0, resolution=320)[1].boxes for one in (small, full)]
+    np.testing.assert_allclose(*boxes, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -234,15 +120,14 @@ def test_unreadable_image_is_skipped_and_counted(coco_folder: Path, damage: byte
 
     assert len(dataset) == COUNT - 1
     assert list(dataset.cache.failed) == ["4.png"]
-    assert "1 unreadable images" in dataset.summary()
+    assert "1 images unreadable" in dataset.summary()
     assert len(open_in(coco_folder)) == COUNT - 1  # also when the cache is opened again
-    dataset.set_epoch(0)
-    assert dataset[4][0].shape == (320, 320, 3)
+    assert dataset.sample(4, epoch=0, resolution=320)[0].shape == (320, 320, 3)
     np.testing.assert_array_equal(dataset.cache[5], picture(5))
 
 
 def test_set_without_readable_images_is_refused(tmp_path: Path) -> None:
-    write_json(tmp_path, content())
+    write_json(tmp_path, coco_content(COUNT))
     with pytest.raises(DataError, match=r"none of the 11 images can be read.*0\.png"):
         open_in(tmp_path)
 
@@ -280,7 +165,7 @@ def test_stale_cache_is_rebuilt_when_an_image_changes(coco_folder: Path) -> None
 
 def test_stale_cache_is_rebuilt_when_the_json_changes(coco_folder: Path) -> None:
     open_in(coco_folder)
-    write_json(coco_folder, content(COUNT - 3))
+    write_json(coco_folder, coco_content(COUNT - 3))
     os.utime(coco_folder / "set.json", ns=(0, 0))
     assert len(open_in(coco_folder)) == COUNT - 3
 
@@ -304,10 +189,11 @@ def test_cache_refuses_a_disk_that_is_too_full(
 
 def test_pickled_dataset_carries_no_pixels(coco_folder: Path) -> None:
     dataset = open_in(coco_folder)
-    dataset[0]
+    dataset.sample(0, epoch=0, resolution=64)
     data = pickle.dumps(dataset)
-    assert len(data) < COUNT * SIZE[0] * SIZE[1] * 3
-    np.testing.assert_array_equal(pickle.loads(data)[0][0], dataset[0][0])
+    assert len(data) < COUNT * COCO_SIZE[0] * COCO_SIZE[1] * 3
+    again, sample = pickle.loads(data), {"epoch": 0, "resolution": 64}
+    np.testing.assert_array_equal(again.sample(0, **sample)[0], dataset.sample(0, **sample)[0])
 
 
 def test_sample_depends_on_seed_epoch_and_index_alone(coco_folder: Path) -> None:
@@ -316,9 +202,6 @@ def test_sample_depends_on_seed_epoch_and_index_alone(coco_folder: Path) -> None
     np.random.default_rng().random()
     dataset.sample(1, epoch=5, resolution=64)
     np.testing.assert_array_equal(dataset.sample(2, epoch=5, resolution=64)[0], first)
-    dataset.set_epoch(5)
-    dataset.resolution = 64
-    np.testing.assert_array_equal(dataset[2][0], first)
     assert (dataset.sample(2, epoch=6, resolution=64)[0] != first).any()
     other = open_in(coco_folder, seed=4, config=AugmentConfig())
     assert (other.sample(2, epoch=5, resolution=64)[0] != first).any()

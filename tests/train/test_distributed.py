@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rdlite.errors import OptionError
+from tests.train.teacher import options
 from train.checkpoint import load_checkpoint
 from train.engine import Trainer
 
@@ -14,14 +15,17 @@ def weights(run) -> dict[str, torch.Tensor]:
     return load_checkpoint(run.out)["objective"]
 
 
-def test_two_processes_learn_what_one_learns_from_the_whole_batch(settings, launch) -> None:
+def test_two_processes_learn_what_one_learns_from_the_whole_batch(
+    settings, launch, teacher_file: Path
+) -> None:
     same = {
+        **options(teacher_file),
         "precision": "fp32",
         "optimizer": "sgd",  # no sign of a tiny gradient decides a step, as with AdamW
         "lr": 3e-3,
         "warmup": 0,
         "epochs": 0.3,  # one step: after it, a rounding error may choose another hard negative
-        "resolution": "96",
+        "resolution": "128",
         "giou": True,
         "iou_guided": True,
         "multi_task": True,

@@ -1,27 +1,41 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from rdlite import Detector
-from rdlite.errors import OptionError
+from rdlite.errors import ModelError, OptionError
 from rdlite.evaluate import evaluate
+from tests.train.teacher import options
 from train.__main__ import main
+from train.anchors import AnchorShapes, make_anchors
 from train.checkpoint import load_checkpoint
 from train.engine import Trainer
 from train.optim import NonFiniteLossError
 
+ADVANCED = {"giou": True, "iou_guided": True, "class_weights": True, "multi_task": True}
 
-def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(settings, break_off) -> None:
-    whole = Trainer(settings("whole"))
+
+@pytest.mark.parametrize("recipe", ["basic", "advanced", "mimic"])
+def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(
+    settings, break_off, teacher_file: Path, recipe: str
+) -> None:
+    wanted = {"basic": {"workers": 1}, "advanced": ADVANCED, "mimic": options(teacher_file)}[recipe]
+    wanted |= {"resolution": "128:0.5,192:1" if recipe == "mimic" else "96:0.5,128:1"}
+    whole = Trainer(settings("whole", **wanted))
     whole.fit()
-    first = Trainer(settings("parts", save_every=5))
+    first = Trainer(settings("parts", save_every=5, **wanted))
     break_off(first)
     assert first.step == 5
-    second = Trainer(settings("parts"))
+    second = Trainer(settings("parts", **wanted))
     second.fit()
 
     assert second.step == whole.step == 12
@@ -149,3 +163,115 @@ def test_anchor_recall_counts_boxes_by_size(
     # The squares have sides from a third to a half of the image: 107 to 160 of 320 pixels.
     assert [int(row[-2]) for row in rows[:2]] == [0, 0]
     assert int(rows[-1][-2]) == 36 and float(rows[-1][-1]) > 0.9
+
+
+def test_an_image_that_is_damaged_between_two_parts_of_a_run_is_noticed(
+    settings, shapes: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(shapes[1], tmp_path / "copy")
+    data, images = str(tmp_path / "copy" / shapes[0].name), str(tmp_path / "copy")
+    run = settings("run", epochs=1, data=data, images=images)
+    Trainer(run).fit()
+    (tmp_path / "copy" / "3.png").write_bytes(b"no image")
+    with pytest.raises(OptionError, match="is not the data that the run"):
+        Trainer(run)
+
+
+def test_images_held_out_do_not_come_into_the_training_of_a_run_that_goes_on(settings) -> None:
+    run = settings("run", epochs=1, holdout=0.25)
+    Trainer(run).fit()
+    with pytest.raises(OptionError, match="is not the data that the run"):
+        Trainer(replace(run, val=str(shutil.copy(run.data, f"{run.out}.json"))))
+
+
+def test_a_log_that_was_cut_off_does_not_stop_a_run_from_going_on(settings) -> None:
+    run = settings("run", epochs=8)
+    Trainer(run).fit()
+    log = Path(run.out) / "log.jsonl"
+    log.write_text(log.read_text() + '{"minutes": 0.1, "st')
+    Trainer(run)
+    assert [json.loads(row)["step"] for row in log.read_text().splitlines()] == [20]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_after_the_step_and_saves_it(settings, number: int) -> None:
+    trainer = Trainer(settings("run"))
+    step = trainer.train_step
+
+    def interrupted(batch):
+        row = step(batch)
+        if trainer.step == 3:
+            os.kill(os.getpid(), number)
+        return row
+
+    trainer.train_step = interrupted
+    usual = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    assert load_checkpoint(trainer.out)["step"] == 3
+    assert signal.getsignal(number) == usual
+
+
+def test_every_switch_changes_the_terms_it_is_for_and_no_other(settings) -> None:
+    """One batch, the same weights: which loss terms an option of `fit` reaches."""
+
+    def terms(**options) -> dict[str, float]:
+        trainer = Trainer(settings(f"run{len(options)}{sorted(options)}", **options))
+        batch = next(trainer.batches())
+        for target in batch["targets"]:
+            target["score"] = torch.linspace(0.3, 0.9, len(target["score"]))
+        return {k: v.item() for k, v in trainer.losses(batch)[1].items()}
+
+    plain = terms()
+    assert set(plain) == {"arm_loc", "arm_cls", "odm_loc", "odm_cls"}
+    everything = set(plain)
+    for switch, reached in (
+        ({"giou": True}, {"arm_loc", "odm_loc"}),
+        ({"iou_guided": True}, {"odm_cls"}),
+        ({"class_weights": True}, {"odm_cls"}),
+        ({"score_weights": True}, everything),
+        ({"anchor_sizes": "20,40,80,160,300"}, everything),
+        ({"anchor_ratios": "0.2,1,4"}, everything),
+        ({"multi_task": True}, {f"log_var_{name}" for name in plain}),
+    ):
+        found = terms(**switch)
+        changed = {name for name, value in found.items() if plain.get(name) != value}
+        assert changed == reached, switch
+
+
+def test_the_anchors_of_a_run_are_in_its_model_and_start_another_only_with_them(
+    settings, tmp_path: Path
+) -> None:
+    anchors = {"anchor_sizes": "20,40,80,160,300", "anchor_ratios": "0.25,1,4"}
+    run = Trainer(settings("run", epochs=0.1, **anchors))
+    run.fit()
+    model, again = tmp_path / "model.onnx", tmp_path / "again.onnx"
+    assert main(["export", str(run.out), "-o", str(model)]) == 0
+    assert main(["export", str(model), "-o", str(again)]) == 0
+    wanted = make_anchors(128, AnchorShapes.parse(*anchors.values())).numpy()
+    for path in (model, again):
+        np.testing.assert_allclose(Detector(path).spec.anchors, wanted, rtol=1e-4)
+    with pytest.raises(
+        ModelError, match=r"--anchor-sizes 20,40,80,160,300 --anchor-ratios 0.25,1,4"
+    ):
+        Trainer(settings("other", init=str(model)))
+    assert Trainer(settings("same", init=str(model), **anchors)).model.num_classes == 2
+
+
+@pytest.mark.parametrize("out", ["file/run", "file"])
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_decoded(
+    settings, tmp_path: Path, out: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OptionError, match="is no folder to write to"):
+        Trainer(settings(out))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_checkpoint_that_is_cut_off_is_named(settings) -> None:
+    trainer = Trainer(settings("run"))
+    trainer.save()
+    path = trainer.out / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(OptionError, match=r"checkpoint.pt cannot be read"):
+        Trainer(settings("run"))

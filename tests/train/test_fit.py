@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from rdlite import Detector
-from rdlite.errors import OptionError
+from rdlite.errors import OptionError, RdliteError
 from rdlite.modelfile import DEFAULT_MODEL
 from train.__main__ import main
 from train.checkpoint import load_checkpoint
@@ -31,7 +33,7 @@ def test_a_run_ends_with_a_model_its_card_and_its_ap_on_images_it_never_saw(
     held = json.loads((out / "val.json").read_text())
     assert len(held["images"]) == 6 and held["annotations"]
     trained = Trainer(run).dataset
-    seen = {trained.coco.images[i].file_name for i in trained._indices}
+    seen = {image.file_name for image in trained.images}
     assert len(seen) == 18
     assert not seen & {image["file_name"] for image in held["images"]}
     assert json.loads((out / "results.json").read_text())["val"]["images"] == 6
@@ -99,7 +101,7 @@ def test_without_images_to_hold_out_a_run_says_that_there_is_no_ap(
 
 def test_a_validation_set_of_its_own_is_measured_under_soft_nms(settings) -> None:
     run = settings("run", epochs=0.1, resolution="96", soft_nms=True)
-    arguments = run.to_dict() | {"val": run.data}
+    arguments = run.to_dict() | {"val": str(shutil.copy(run.data, f"{run.out}.json"))}
     given = {k.replace("_", "-"): v for k, v in arguments.items() if v is not None}
     assert main(["fit", *(f"--{k}={v}" for k, v in given.items())]) == 0
     assert "gaussian soft-NMS" in (Path(run.out) / "model.md").read_text()
@@ -132,3 +134,50 @@ def test_the_embedded_model_can_start_a_run_on_other_classes(settings, capsys) -
     trainer = Trainer(settings("run", init="default", width=72))
     assert "2 are new to it (red, green)" in capsys.readouterr().out
     assert trainer.model.num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"val": "/nowhere.json"}, "nowhere.json"),
+        ({"val_images": "/"}, "none of the 24 images .*; give --val-images"),
+    ],
+)
+def test_a_validation_set_that_cannot_be_used_is_refused_before_the_training(
+    settings, change: dict, reason: str
+) -> None:
+    run = settings("run", epochs=1)
+    with pytest.raises(RdliteError, match=reason):
+        other = str(shutil.copy(run.data, f"{run.out}.json"))
+        Trainer(replace(run, **({"val": other} | change)))
+
+
+def test_the_training_set_is_refused_as_validation_set(settings) -> None:
+    run = settings("run", epochs=1)
+    with pytest.raises(RdliteError, match="training and validation are both given"):
+        Trainer(replace(run, val=run.data))
+
+
+def test_a_validation_set_without_a_class_of_the_training_is_refused(
+    settings, tmp_path: Path
+) -> None:
+    run = settings("run", epochs=1)
+    content = json.loads(Path(run.data).read_text())
+    for category in content["categories"]:
+        category["name"] = f"other {category['name']}"
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    with pytest.raises(RdliteError, match=r"none of the classes of .*other red, other green"):
+        Trainer(replace(run, val=str(tmp_path / "other.json")))
+
+
+def test_freezing_random_weights_is_refused(settings) -> None:
+    with pytest.raises(OptionError, match="give --init"):
+        settings("run", freeze="backbone")
+
+
+def test_a_run_that_saved_nothing_begins_anew_with_what_it_is_told(settings) -> None:
+    run = settings("run", lr=0.5)
+    Trainer(run)  # writes its settings and goes no further
+    told = {"out": run.out, "data": run.data, "images": run.images, "lr": 1e-3}
+    assert run_config([], told).lr == 1e-3
+    assert run_config([], {"out": run.out}).lr == 0.5

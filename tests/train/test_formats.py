@@ -3,11 +3,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rdlite.dataset import DataError, read_coco
+from rdlite.cocofile import read_coco
+from rdlite.dataset import DataError
 from tests.annotated import voc_object, write_all, write_image, xml, yolo_set
 from train.coco import load_coco
 from train.data import open_dataset
-from train.formats import COCO, VOC, YOLO, format_of, read_annotations, rules, write_coco
+from train.formats import (
+    COCO,
+    VOC,
+    YOLO,
+    format_of,
+    read_annotations,
+    refuse_same,
+    rules,
+    write_coco,
+)
 
 
 @pytest.fixture
@@ -18,11 +28,42 @@ def yolo(tmp_path: Path) -> Path:
 def test_formats_are_told_apart_by_their_files(yolo: Path, tmp_path: Path) -> None:
     assert format_of(yolo) == format_of(f"{yolo / 'data.yaml'}:val") == YOLO
     assert format_of(yolo / "labels") == YOLO
-    assert format_of("set.json") == COCO
+    write_coco({}, tmp_path / "set.json")
+    assert format_of(tmp_path / "set.json") == COCO
     assert format_of(write_all(tmp_path / "voc", {"deep/a.xml": xml()})) == VOC
     (tmp_path / "nothing").mkdir()
     with pytest.raises(DataError, match="holds no annotations"):
         format_of(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("name", ["nothere.json", "VOC2O12:train", "labels", "dta.yaml"])
+def test_path_where_nothing_is_gets_told_so(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=rf"nothing at .*{name}; give a COCO json .* VOC .* YOLO"):
+        load_coco(tmp_path / name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "val"),
+    [
+        ("data.yaml", "data.yaml:train"),
+        (".", "data.yaml:train"),
+        ("data.yaml:val", "data.yaml"),
+        ("labels/train", "labels/../labels/train"),
+        ("set.json", "set.json"),
+        ("voc", "voc/Annotations"),
+    ],
+)
+def test_training_set_is_no_validation_set(yolo: Path, data: str, val: str) -> None:
+    write_coco({}, yolo / "set.json")
+    write_all(yolo, {"voc/Annotations/a.xml": xml()} if "voc" in val else {})
+    with pytest.raises(DataError, match="training and validation are both given"):
+        refuse_same(f"{yolo}/{data}", f"{yolo}/{val}")
+
+
+@pytest.mark.parametrize("val", ["data.yaml", ".", "data.yaml:test", "labels/val", "other.json"])
+def test_other_splits_and_files_are_validation_sets(yolo: Path, val: str) -> None:
+    write_coco({}, yolo / "other.json")
+    refuse_same(f"{yolo}/data.yaml", f"{yolo}/{val}")
 
 
 def test_images_are_asked_for_where_a_format_needs_them(yolo: Path) -> None:
@@ -55,7 +96,7 @@ def test_the_three_formats_give_the_same_samples(tmp_path: Path) -> None:
     samples = [
         open_dataset(
             tmp_path / data, tmp_path / "images", cache=tmp_path / "cache", progress=False
-        )[1]
+        ).sample(1, epoch=0, resolution=320)
         for data in ("set.json", "voc", "yolo")
     ]
     for image, targets in samples[1:]:

@@ -3,86 +3,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
 
 from rdlite.errors import ModelError, OptionError
+from tests.train.teacher import CHANNELS, options
 from train.checkpoint import load_checkpoint
 from train.config import TrainConfig
 from train.engine import Trainer
 from train.mimic import SETTLE, Lesson, MimicLoss, Teacher, TeacherSettings
-
-CHANNELS = 4
-NATIVE = 320
-
-
-@pytest.fixture(scope="module")
-def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A detector as exporters write them: batch 1, side 320 and a channel shuffle in constants.
-
-    Its features at strides 16, 32, 64 are averages of the (scaled) blue, green and red of the cell
-    and one channel of ones, shuffled; its scores are sigmoids of blue and green, flattened.
-    """
-    nodes, constants, outputs = [], [], []
-
-    def constant(name: str, value: np.ndarray) -> str:
-        constants.append(numpy_helper.from_array(value, name))
-        return name
-
-    kernel = np.zeros((CHANNELS, 3, 1, 1), np.float32)
-    kernel[[0, 1, 2], [0, 1, 2]] = 1
-    bias = constant("bias", np.array([0, 0, 0, 1], np.float32))
-    nodes.append(helper.make_node("Conv", ["image", constant("kernel", kernel), bias], ["colours"]))
-    for stride in (16, 32, 64):
-        grid, s = NATIVE // stride, str(stride)
-        pair = constant(f"pair{s}", np.array([1, 2, CHANNELS // 2, grid, grid]))
-        back = constant(f"back{s}", np.array([1, CHANNELS, grid, grid]))
-        flat = constant(f"flat{s}", np.array([1, 2, -1]))
-        nodes += [
-            helper.make_node(
-                "AveragePool",
-                ["colours"],
-                [f"cells{s}"],
-                kernel_shape=[stride] * 2,
-                strides=[stride] * 2,
-            ),
-            helper.make_node("Reshape", [f"cells{s}", pair], [f"p{s}"]),
-            helper.make_node("Transpose", [f"p{s}"], [f"t{s}"], perm=[0, 2, 1, 3, 4]),
-            helper.make_node("Reshape", [f"t{s}", back], [f"feature{s}"]),
-            helper.make_node(
-                "Slice",
-                [
-                    f"cells{s}",
-                    constant(f"a{s}", np.array([0])),
-                    constant(f"b{s}", np.array([2])),
-                    constant(f"c{s}", np.array([1])),
-                ],
-                [f"first{s}"],
-            ),
-            helper.make_node("Sigmoid", [f"first{s}"], [f"sigmoid{s}"]),
-            helper.make_node("Reshape", [f"sigmoid{s}", flat], [f"r{s}"]),
-            helper.make_node("Transpose", [f"r{s}"], [f"score{s}"], perm=[0, 2, 1]),
-        ]
-        outputs.append(helper.make_tensor_value_info(f"score{s}", TensorProto.FLOAT, None))
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, NATIVE, NATIVE])
-    graph = helper.make_graph(nodes, "teacher", [image], outputs, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    path = tmp_path_factory.mktemp("teacher") / "teacher.onnx"
-    onnx.save(model, path)
-    return path
-
-
-def options(path: Path, **changed: str) -> dict[str, str]:
-    return {
-        "mimic": str(path),
-        "mimic_features": "feature16,feature32,feature64",
-        "mimic_scores": "score16, score32, score64",
-        "mimic_mean": "100,0,0",
-        "mimic_std": "10,1,1",
-        **changed,
-    }
 
 
 def config(path: Path, **changed: str) -> TrainConfig:
@@ -93,7 +22,9 @@ def config(path: Path, **changed: str) -> TrainConfig:
 
 @pytest.mark.parametrize("side", [128, 192, 320])
 def test_a_teacher_of_fixed_size_runs_at_any_side_and_batch(teacher_file: Path, side: int) -> None:
-    teacher = Teacher(TeacherSettings.from_config(config(teacher_file)), device=torch.device("cpu"))
+    teacher = Teacher(
+        TeacherSettings.from_config(config(teacher_file)), sides=[side], device=torch.device("cpu")
+    )
     images = torch.zeros(3, side, side, 3, dtype=torch.uint8)
     images[1, :16, 16:32] = torch.tensor([110, 2, 3], dtype=torch.uint8)  # one cell of stride 16
     lesson = teacher(images)
@@ -159,6 +90,8 @@ def test_a_run_draws_nearer_to_its_teacher_and_resumes_with_its_statistics(
     ("changed", "reason"),
     [
         ({"mimic_scores": "score16"}, "3 in mimic_features and 1 in mimic_scores"),
+        ({"mimic_std": "1,0,1"}, "mimic_std must be above 0"),
+        ({"mimic_scores": "cells16,cells32,cells64"}, "no probabilities"),
         ({"mimic_mean": "1,2"}, "mimic_mean must be three numbers"),
         ({"mimic_features": "nothing,feature32,feature64"}, "no tensor 'nothing'"),
         ({"mimic_scores": "score32,score32,score64"}, "tensors of the same level"),
@@ -170,7 +103,7 @@ def test_what_cannot_be_imitated_is_refused_by_name(
 ) -> None:
     with pytest.raises((OptionError, ModelError), match=reason):
         settings = TeacherSettings.from_config(config(teacher_file, **changed))
-        Teacher(settings, device=torch.device("cpu"))
+        Teacher(settings, sides=[128], device=torch.device("cpu"))
 
 
 def test_tensors_of_other_strides_are_refused_with_both_grids(settings, teacher_file: Path) -> None:

@@ -69,7 +69,12 @@ def test_impossible_settings_are_refused_by_name(wrong: dict) -> None:
 
 def test_warm_up_takes_no_more_than_a_tenth_of_a_short_schedule() -> None:
     schedule = Schedule(config(epochs=5, lr=1.0, warmup=200), 10)
-    assert [round(schedule.lr(step), 2) for step in range(5)] == [0.2, 0.4, 0.6, 0.79, 0.98]
+    assert [round(schedule.lr(step), 2) for step in range(6)] == [0.0, 0.2, 0.4, 0.59, 0.79, 0.98]
+
+
+def test_warm_up_takes_no_more_than_a_tenth_of_the_minutes() -> None:
+    schedule = Schedule(config(minutes=10, lr=1.0, warmup=200), 10, elapsed=60)
+    assert schedule.lr(5) == pytest.approx(0.976, abs=0.01)
 
 
 def test_what_is_left_open_is_chosen_by_the_size_of_the_set() -> None:

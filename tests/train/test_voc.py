@@ -100,7 +100,7 @@ def test_voc_counts_what_it_cannot_use(tmp_path: Path) -> None:
     coco = load_coco(tmp_path, tmp_path)
     assert [image.file_name for image in coco.images] == ["a.png", "gone.jpg"]
     assert coco.left_out == {
-        "objects without a whole <bndbox>": ["a.xml: dog"],
+        "objects without a whole <bndbox>": ["a.xml, object 2: dog"],
         "XML files that fit several images": ["b.xml: b.jpg, b.png"],
         "XML files without image and size": ["c.xml"],
         "images whose size cannot be read": [coco.left_out["images whose size cannot be read"][0]],
@@ -116,7 +116,7 @@ def test_voc_counts_what_it_cannot_use(tmp_path: Path) -> None:
     [
         ("<annotation>", "not readable XML"),
         ("<html/>", "holds <html>"),
-        (xml("<object><name> </name></object>"), "without <name>"),
+        (xml("<object><name> </name></object>"), "has no <name>"),
         (xml(voc_object("cat", 1, 1, 9, float("nan"))), "'nan' where a finite number"),
         (xml(voc_object("cat", 1, 1, 9, 9)).replace("9", "nine"), "'nine' where a finite"),
     ],
@@ -124,8 +124,53 @@ def test_voc_counts_what_it_cannot_use(tmp_path: Path) -> None:
 def test_voc_file_that_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
     write_image(tmp_path / "a.png")
     write_all(tmp_path, {"a.xml": text, "b.xml": text})
-    with pytest.raises(DataError, match=rf"a\.xml.*{message}.*1 more fault"):
+    with pytest.raises(DataError, match=rf"a\.xml.*{message}.*\(2 faults; .*: 2\)"):
         read_annotations(tmp_path, tmp_path)
+
+
+def test_voc_faults_of_all_files_and_kinds_are_told_at_once(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png")
+    wrong = (
+        "<object><name/></object>",
+        voc_object("cat", 1, 1, 9, float("inf")),
+        voc_object("dog", 1, float("nan"), 9, 9),
+    )
+    write_all(
+        tmp_path,
+        {"a.xml": xml(*wrong), "deep/b.xml": "<html/>", "deep/c.xml": "<", "d.xml": xml(wrong[0])},
+    )
+    with pytest.raises(DataError) as caught:
+        read_annotations(tmp_path, tmp_path)
+    faults = {kind: [case.partition(" h")[0] for case in cases] for kind, cases in
+              caught.value.faults.items()}  # fmt: skip
+    assert faults == {
+        "objects without a name": ["a.xml, object 1", "d.xml, object 1"],
+        "texts where a finite number belongs": ["a.xml, object 2", "a.xml, object 3"],
+        "XML files of another kind": ["deep/b.xml"],
+        "files that are not readable XML": [faults["files that are not readable XML"][0]],
+    }
+    assert faults["files that are not readable XML"][0].startswith("deep/c.xml is not readable")
+
+
+def test_voc_boxes_that_are_dropped_or_clipped_are_named_by_file_and_object(
+    tmp_path: Path,
+) -> None:
+    write_image(tmp_path / "a.png")
+    good = voc_object("cat", 1, 1, 9, 9)
+    empty, outside = voc_object("cat", 9, 9, 3, 20), voc_object("cat", 120, 1, 140, 9)
+    clipped = voc_object("cat", 1, 1, 9, 70)
+    write_all(tmp_path, {"x/a.xml": xml(good, empty, outside, clipped)})
+    coco = load_coco(tmp_path, tmp_path)
+    assert coco.empty_boxes == ("x/a.xml, object 2",)
+    assert coco.outside_boxes == ("x/a.xml, object 3",)
+    assert coco.clipped_boxes == ("x/a.xml, object 4",)
+
+
+def test_voc_set_without_images_says_why(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    write_all(tmp_path, {"xml/a.xml": xml(voc_object("cat", 1, 1, 9, 9), size="")})
+    with pytest.raises(DataError, match=r"no image is left; XML files without image and size: 1;"):
+        read_annotations(tmp_path / "xml", tmp_path / "images")
 
 
 def test_voc_files_of_one_image_are_refused(tmp_path: Path) -> None:

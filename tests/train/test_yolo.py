@@ -1,16 +1,20 @@
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from rdlite.cocofile import read_coco
 from rdlite.dataset import DataError
 from tests.annotated import HEIGHT, WIDTH, boxes, write_all, write_image, yolo_set
 from train.coco import load_coco
+from train.config import TrainConfig
 from train.data import open_dataset
 from train.formats import read_annotations
+from train.validation import write_validation
 
 
 @pytest.fixture
@@ -32,8 +36,16 @@ def test_yolo_boxes_become_pixels_in_the_order_of_the_names(yolo: Path) -> None:
 def test_yolo_split_is_picked_by_name(yolo: Path) -> None:
     content = read_annotations(f"{yolo / 'data.yaml'}:val", yolo / "images")
     assert boxes(content) == [("val/c.png", "dog", [0, 0, WIDTH, HEIGHT], 0)]
-    with pytest.raises(DataError, match="no images for the split 'test'"):
+    with pytest.raises(DataError, match=r"no images for the split 'test'.* has: .*yaml:val"):
         read_annotations(f"{yolo / 'data.yaml'}:test", yolo)
+
+
+def test_yolo_validation_takes_the_split_val_unless_another_is_named(yolo: Path) -> None:
+    for data in (yolo, yolo / "data.yaml"):
+        content = read_annotations(data, yolo, default_split="val")
+        assert [image["file_name"] for image in content["images"]] == ["images/val/c.png"]
+    named = read_annotations(f"{yolo / 'data.yaml'}:train", yolo, default_split="val")
+    assert len(named["images"]) == 2
 
 
 @pytest.mark.parametrize("data", ["labels", "labels/train"])
@@ -41,6 +53,16 @@ def test_yolo_labels_are_laid_out_as_the_images(yolo: Path, data: str) -> None:
     content = read_annotations(yolo / data, yolo / data.replace("labels", "images"))
     assert {Path(i["file_name"]).name for i in content["images"]} >= {"a.png", "b.png"}
     assert len(content["annotations"]) == (3 if data == "labels" else 2)
+
+
+def test_yolo_run_is_measured_on_the_split_val_of_the_file_it_trains_on(yolo: Path) -> None:
+    data, images = str(yolo / "data.yaml"), str(yolo)
+    dataset = open_dataset(data, images, cache=yolo / "cache", progress=False)
+    config = TrainConfig(data=data, images=images, val=data, out=images)
+    written, _ = write_validation(config, dataset) or ("", "")
+    assert boxes(read_coco(written)) == [("images/val/c.png", "dog", [0, 0, WIDTH, HEIGHT], 0)]
+    with pytest.raises(DataError, match="are both given the split 'train' of"):
+        write_validation(replace(config, val=f"{data}:train"), dataset)
 
 
 def test_yolo_labels_beside_the_images_with_classes_txt(tmp_path: Path) -> None:
@@ -75,7 +97,12 @@ def test_yolo_list_of_images_and_names_by_number(yolo: Path) -> None:
 
 def test_yolo_export_that_points_one_folder_too_high_is_understood(yolo: Path) -> None:
     write_all(yolo, {"data.yaml": "train: ../images/train\nnames: [dog, cat]\n"})
-    assert len(read_annotations(yolo / "data.yaml", yolo)["annotations"]) == 2
+    content = read_annotations(yolo / "data.yaml", yolo)
+    assert len(content["annotations"]) == 2
+    said = f"../images/train is not there, {yolo / 'images' / 'train'} is taken"
+    assert list(content["notes"].values()) == [[said]]
+    dataset = open_dataset(yolo, yolo, cache=yolo / "cache", progress=False)
+    assert dataset.summary().endswith(f"misnames: {said}")
 
 
 def test_yolo_outlines_become_their_bounding_boxes_and_a_sixth_number_the_score(
@@ -130,13 +157,73 @@ def test_yolo_counts_labels_without_image_and_images_without_header(yolo: Path) 
         ("0.5 0.5 0.5 1 1", "class 0.5 has no name"),
         ("0 0.5 nan 1 1", "not finite"),
         ("0 0.5 0.5 1", "it has 4 numbers"),
-        ("dog 0.5 0.5 1 1", "could not convert"),
+        ("dog 0.5 0.5 1 1", "'dog' is not a number; .*correct it"),
+        ("0 0.5 0.5 1 abc", "'abc' is not a number; .*correct it"),
     ],
 )
 def test_yolo_line_that_is_wrong_is_named(yolo: Path, line: str, message: str) -> None:
     write_all(yolo, {"labels/train/a.txt": f"0 0.5 0.5 1 1\n{line}\n{line}\n"})
-    with pytest.raises(DataError, match=rf"a\.txt, line 2: .*{message}.*1 more fault"):
+    with pytest.raises(DataError, match=rf"a\.txt, line 2: .*{message}.*\(2 faults; lines .*: 2\)"):
         read_annotations(yolo, yolo)
+
+
+def test_yolo_faults_of_all_lines_files_and_kinds_are_told_at_once(yolo: Path) -> None:
+    write_all(
+        yolo,
+        {
+            "data.yaml": "train: images/train\nnames: [dog, dog]\n",
+            "labels/train/a.txt": "7 0.5 0.5 1 1\n0 x 0.5 1 1\n\n0 1\n0 0.5 0.5 1 1\n",
+            "labels/train/b.txt": "0 0.5 0.5 inf 1\n0 0.5 0.5 1\n",
+        },
+    )
+    with pytest.raises(DataError) as caught:
+        read_annotations(yolo, yolo)
+    places = {kind: [case.partition(":")[0] for case in cases] for kind, cases in
+              caught.value.faults.items()}  # fmt: skip
+    assert places == {
+        "lines of a class without a name": ["labels/train/a.txt, line 1"],
+        "lines with a word that is not a number": ["labels/train/a.txt, line 2"],
+        "lines with too few or too many numbers": [
+            "labels/train/a.txt, line 4",
+            "labels/train/b.txt, line 2",
+        ],
+        "lines with a number that is not finite": ["labels/train/b.txt, line 1"],
+        "categories whose name occurs twice": [
+            "name 'dog' occurs twice in categories; make it unique"
+        ],
+    }
+
+
+def test_yolo_places_are_named_as_seen_from_the_set(
+    yolo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_all(yolo, {"labels/train/a.txt": "7 0.5 0.5 1 1\n"})
+    monkeypatch.chdir(yolo)
+    with pytest.raises(DataError, match=r"^data\.yaml: labels/train/a\.txt, line 1: class 7"):
+        read_annotations("data.yaml", "images")
+
+
+def test_yolo_label_file_that_is_no_text_is_a_fault_among_others(yolo: Path) -> None:
+    write_all(yolo, {"labels/train/a.txt": "7 0.5 0.5 1 1\n"})
+    (yolo / "labels" / "train" / "b.txt").write_bytes(b"\xff\xfe0")
+    with pytest.raises(DataError, match=r"2 faults; .*label files that cannot be read: 1"):
+        read_annotations(yolo, yolo)
+
+
+def test_yolo_boxes_that_are_dropped_or_clipped_are_named_by_file_and_line(yolo: Path) -> None:
+    lines = "0 0.5 0.5 0.2 0.4\n0 0.5 0.5 0 0.4\n\n0 3 3 0.1 0.1\n0 0.5 0.5 2 2\n"
+    write_all(yolo, {"labels/train/a.txt": lines})
+    coco = load_coco(yolo, yolo)
+    assert coco.empty_boxes == ("labels/train/a.txt, line 2",)
+    assert coco.outside_boxes == ("labels/train/a.txt, line 4",)
+    assert coco.clipped_boxes == ("labels/train/a.txt, line 5",)
+
+
+def test_yolo_empty_list_of_classes_is_refused(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg")
+    write_all(tmp_path, {"a.txt": "0 0.5 0.5 1 1", "classes.txt": "\n"})
+    with pytest.raises(DataError, match=r"classes\.txt is empty"):
+        read_annotations(tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +236,10 @@ def test_yolo_line_that_is_wrong_is_named(yolo: Path, line: str, message: str) -
         ("train: images/train\nnames: [a, '']\n", "empty name"),
         ("train: images/train\nnames: [a]\nnc: 2\n", "nc: 2 but names 1"),
         ("train: nowhere\nnames: [dog, cat]\n", "names nowhere, which is not at"),
-        ("train: labels/train\nnames: [dog, cat]\n", "no images|is empty"),
+        (
+            "train: labels/train\nnames: [dog, cat]\n",
+            "labels/train of the split 'train' holds no images",
+        ),
     ],
 )
 def test_yolo_settings_that_are_wrong_are_named(yolo: Path, text: str, message: str) -> None:
