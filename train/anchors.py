@@ -69,7 +69,8 @@ class AnchorShapes(NamedTuple):
         sides = [anchors[first, 2:].prod().sqrt().item() for first in firsts[:-1]]
         last = anchors[firsts[-2] + RATIOS, 2:].prod().item()  # the square of sqrt(s * s')
         ratios = (anchors[:RATIOS, 2] / anchors[:RATIOS, 3]).tolist()
-        return cls((*sides, last / sides[-1]), tuple(ratios))
+        pixels = [round(320 * side, 3) for side in (*sides, last / sides[-1])]
+        return cls(tuple(side / 320 for side in pixels), tuple(round(r, 4) for r in ratios))
 
     def same_as(self, other: AnchorShapes) -> bool:
         """Whether these are the same numbers, rounding aside."""

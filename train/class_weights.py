@@ -76,9 +76,8 @@ def class_weights(
             "class_weights off"
         )
     ratio = boxes.max() / np.where(seen, boxes, boxes[seen].min())
-    largest = min(largest, ratio.max())
     rarity = ratio**gamma - 1
-    weights = 1 + (largest - 1) * rarity / (rarity.max() or 1)
+    weights = 1 + (min(largest, ratio.max()) - 1) * rarity / (rarity.max() or 1)
     weights[~seen] = largest
     return torch.tensor([1.0, *weights], dtype=torch.float32)
 

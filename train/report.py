@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import tempfile
@@ -27,7 +28,7 @@ from train.export import RESOLUTION, export_onnx, set_provenance
 from train.model import RefineDetLite
 from train.plots import plot_curves, plot_precision_recall
 from train.sets import EvalSet, Sets, open_sets
-from train.weights import load_weights, read_weights
+from train.weights import architecture_of, load_weights, read_weights
 
 LOCAL = (
     *("data", "images", "out", "val", "val_images", "cache"),
@@ -95,13 +96,14 @@ def load_trained(source: str | Path, classes: str | None = None) -> Trained:
         raise OptionError(
             f"{path} does not name its classes; add --classes with a COCO json that does"
         )
-    config = TrainConfig(**({"data": "", "images": "", "out": ""} | state["config"]))
+    weights = read_weights(path)
+    known = {field.name for field in dataclasses.fields(TrainConfig)}  # an older release's may go
+    settings = {key: value for key, value in state["config"].items() if key in known}
+    settings |= architecture_of(weights.tensors)
+    config = TrainConfig(**({"data": "", "images": "", "out": ""} | settings))
     model = build_model(config, len(state["names"]))
     load_weights(model, path, names=state["names"])
-    shapes = AnchorShapes.parse(config.anchor_sizes, config.anchor_ratios)
-    if path.suffix == ".onnx":
-        theirs = read_weights(path).shapes
-        shapes = theirs if theirs and not theirs.same_as(shapes) else shapes
+    shapes = weights.shapes or AnchorShapes.parse(config.anchor_sizes, config.anchor_ratios)
     return Trained(
         model.eval(),
         state["names"],

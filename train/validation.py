@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rdlite.classnames import match_classes
-from rdlite.dataset import DataError, ImageStore
-from rdlite.errors import ImageError
 from train.coco import CocoSet
 from train.config import TrainConfig
 from train.formats import read_annotations, refuse_same, write_coco
+from train.sets import check_set
 
 if TYPE_CHECKING:
     from train.data import DetectionDataset
@@ -70,7 +68,7 @@ def write_validation(config: TrainConfig, dataset: DetectionDataset) -> tuple[st
         refuse_same(config.data, config.val)
         images = config.val_images or config.images
         content = read_annotations(config.val, images, default_split="val")
-        _check(config.val, content, images, dataset.coco)
+        check_set(content, images, dataset.coco.names, config.val)
         write_coco(content, path)
         return str(path), images
     if not dataset.held_out:
@@ -81,23 +79,3 @@ def write_validation(config: TrainConfig, dataset: DetectionDataset) -> tuple[st
     boxes = [a for a in content["annotations"] if a["image_id"] in ids]
     write_coco(content | {"images": kept, "annotations": boxes}, path)
     return str(path), config.images
-
-
-def _check(val: str, content: dict[str, Any], images: str, coco: CocoSet) -> None:
-    names = [category["name"] for category in content["categories"]]
-    if not any(row is not None for row in match_classes(names, coco.names)):
-        raise DataError(
-            f"none of the classes of {val} ({', '.join(names[:5])}) is one of those trained "
-            f"({', '.join(coco.names[:5])}); name them alike"
-        )
-    store, reasons = ImageStore(images), []
-    for image in content["images"]:
-        try:
-            store.read(image["file_name"], size=1)
-            return
-        except ImageError as error:
-            reasons.append(str(error))
-    raise DataError(
-        f"none of the {len(reasons)} images of {val} is in {images} (the first: {reasons[0]}); "
-        "give --val-images"
-    )

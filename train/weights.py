@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,18 @@ def read_weights(source: str | Path) -> Weights:
     found = readers[path.suffix](path)
     kept = {n: t.float() for n, t in found.tensors.items() if not n.endswith("num_batches_tracked")}
     return found._replace(tensors=kept)
+
+
+def architecture_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The architecture options of `fit` that a detector's tensors belong to."""
+    first = tensors.get("backbone.stage1.0.expand.conv.weight")
+    if first is None:
+        return {}  # not a detector of ours; `load_weights` says so
+    return {
+        "width": first.shape[0] // 4,
+        "res2block": any(".branches." in name for name in tensors),
+        "light_head": any(name.startswith("arm.0.skip.") for name in tensors),
+    }
 
 
 def load_weights(

@@ -140,7 +140,7 @@ def test_the_embedded_model_can_start_a_run_on_other_classes(settings, capsys) -
     ("change", "reason"),
     [
         ({"val": "/nowhere.json"}, "nowhere.json"),
-        ({"val_images": "/"}, "none of the 24 images .*; give --val-images"),
+        ({"val_images": "/"}, "none of the 24 images .*; give the folder"),
     ],
 )
 def test_a_validation_set_that_cannot_be_used_is_refused_before_the_training(
@@ -166,7 +166,7 @@ def test_a_validation_set_without_a_class_of_the_training_is_refused(
     for category in content["categories"]:
         category["name"] = f"other {category['name']}"
     (tmp_path / "other.json").write_text(json.dumps(content))
-    with pytest.raises(RdliteError, match=r"none of the classes of .*other red, other green"):
+    with pytest.raises(RdliteError, match=r"none of the 2 classes .*other red, other green"):
         Trainer(replace(run, val=str(tmp_path / "other.json")))
 
 

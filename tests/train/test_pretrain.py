@@ -141,7 +141,7 @@ def test_a_run_goes_on_with_the_settings_it_had_and_as_no_other_kind_of_run(
     config = settings("run", epochs=1)
     Pretrainer(config).fit()
     assert main(["pretrain", "--out", config.out]) == 0
-    assert "from step 3" in capsys.readouterr().out
+    assert "is at the end of its schedule" in capsys.readouterr().out
     assert main(["pretrain", "--out", config.out, "--epochs", "2"]) == 1
     assert "epochs: 1 there, 2.0 here" in capsys.readouterr().err
     assert main(["fit", "--out", config.out]) == 1
@@ -259,7 +259,7 @@ def test_a_folder_without_two_classes_of_images_is_refused(colours: Path, tmp_pa
 
 @pytest.mark.parametrize(
     ("option", "error"),
-    [("out", "cannot be made a folder"), ("cache", "the cache folder .* cannot be made")],
+    [("out", "is no folder to write to"), ("cache", "the cache folder .* cannot be made")],
 )
 def test_a_file_in_place_of_a_folder_to_write_is_refused(
     settings, colours: Path, option: str, error: str

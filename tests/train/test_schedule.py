@@ -69,7 +69,7 @@ def test_impossible_settings_are_refused_by_name(wrong: dict) -> None:
 
 def test_warm_up_takes_no_more_than_a_tenth_of_a_short_schedule() -> None:
     schedule = Schedule(config(epochs=5, lr=1.0, warmup=200), 10)
-    assert [round(schedule.lr(step), 2) for step in range(6)] == [0.0, 0.2, 0.4, 0.59, 0.79, 0.98]
+    assert [round(schedule.lr(step), 2) for step in range(6)] == [0.01, 0.2, 0.4, 0.59, 0.79, 0.98]
 
 
 def test_warm_up_takes_no_more_than_a_tenth_of_the_minutes() -> None:
