@@ -16,6 +16,7 @@ pytest.importorskip("torch", reason="training needs torch; run `pip install torc
 
 BATCH, SIDE = 16, 192
 TARGET = 1.15  # of the basic recipe's time
+NOISE = 0.25  # of a ratio of two medians of five on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +37,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "data.json", folder
 
 
-def test_a_step_of_the_advanced_recipe_against_the_basic_one(
-    data: tuple[Path, Path], tmp_path: Path, benchmark: Any
+@pytest.mark.parametrize("row", ["e", "f", "g", "h", "o"])
+def test_a_step_of_a_recipe_against_the_basic_one(
+    data: tuple[Path, Path], tmp_path: Path, benchmark: Any, row: str
 ) -> None:
-    """Rows c and o in turns, so that both meet the same disturbances; the medians' ratio."""
+    """Row c and another in turns, so that both meet the same disturbances; the medians' ratio."""
     from train.engine import Trainer
     from train.recipes import make_config
 
@@ -56,12 +58,12 @@ def test_a_step_of_the_advanced_recipe_against_the_basic_one(
 
         return step
 
-    basic, advanced = step_of("c"), step_of("o")
+    basic, other = step_of("c"), step_of(row)
     times: list[tuple[float, float]] = []
     benchmark.pedantic(
-        lambda: times.append((basic(), advanced())), rounds=7, warmup_rounds=1, iterations=1
+        lambda: times.append((basic(), other())), rounds=5, warmup_rounds=1, iterations=1
     )
     low, high = np.median(np.array(times[1:]), axis=0).tolist()
-    benchmark.extra_info |= {"basic_s": low, "advanced_s": high, "ratio": high / low}
-    print(f"\nbasic {low:.3f} s, advanced {high:.3f} s, ratio {high / low:.3f} (target {TARGET})")
-    assert np.isfinite([low, high]).all()
+    benchmark.extra_info |= {"basic_s": low, "row_s": high, "ratio": high / low}
+    print(f"\nc {low:.3f} s, {row} {high:.3f} s, ratio {high / low:.3f} (target {TARGET})")
+    assert high <= (TARGET + NOISE) * low

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rdlite.errors import RdliteError
+from rdlite.errors import OptionError, RdliteError
 from train.config import TrainConfig
 from train.options import add_fields
 from train.pretrain_config import PretrainConfig
@@ -72,6 +72,18 @@ def speed(*, recipe: list[str], **given: Any) -> None:
     from train.speed import measure_speed
 
     print(measure_speed(make_config(recipe, given | {"out": "."})))
+
+
+def average(*, weights: list[str], shares: str, output: str) -> None:
+    """Write the mean of several trained networks."""
+    from train.average import average_weights
+
+    try:
+        numbers = [float(share) for share in shares.split(",")]
+    except ValueError as error:
+        raise OptionError(f"shares must look like 0.75,0.25, got {shares!r}") from error
+    average_weights(weights, numbers, output)
+    print(output)
 
 
 def recipes() -> None:
@@ -180,6 +192,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--full", dest="half", action="store_false", help="store kernels as float32, not float16"
     )
+
+    command = commands.add_parser(
+        "average", help="the mean of networks that were trained on from the same weights"
+    )
+    command.set_defaults(run=average)
+    command.add_argument(
+        "weights", nargs="+", help="folders of runs, .safetensors, .pt or .onnx files, or default"
+    )
+    command.add_argument("--shares", required=True, help="how much of each, such as 0.75,0.25")
+    command.add_argument("-o", "--output", required=True, help=".safetensors file to write")
 
     command = commands.add_parser("anchors", help="recall of the anchors on a training set")
     command.set_defaults(run=anchors)

@@ -69,7 +69,7 @@ def _training(provenance: Mapping[str, Any]) -> list[str]:
     # The minutes that a run took say more than those it was given.
     settings = {k: v for k, v in provenance.get("recipe", {}).items() if k not in told}
     rows = [(key, str(value)) for key, value in (told | settings).items()]
-    return ["## Training", "", *_table(("setting", "value"), rows)]
+    return ["## Training", "", *_table(("setting", "value"), rows)] if rows else []
 
 
 def _classes(name: str, result: EvalResult) -> list[str]:

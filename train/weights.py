@@ -185,14 +185,16 @@ def _select_classes(value: Tensor, rows: Sequence[int | None]) -> Tensor:
 
 def write_weights(model: nn.Module, path: str | Path) -> None:
     """Write a model's state dict as float32 safetensors, without batch counters."""
+    state = {k: v for k, v in model.state_dict().items() if "num_batches_tracked" not in k}
+    write_tensors(state, path)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write tensors as safetensors."""
     from safetensors.torch import save
 
-    state = {
-        k: v.contiguous().cpu()
-        for k, v in model.state_dict().items()
-        if "num_batches_tracked" not in k
-    }
-    Path(path).write_bytes(save(state))  # save_file makes a file only its owner can read
+    content = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
+    Path(path).write_bytes(content)  # save_file makes a file only its owner can read
 
 
 def _read_safetensors(path: Path) -> Weights:

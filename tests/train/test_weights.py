@@ -10,6 +10,7 @@ from rdlite.classnames import match_classes
 from rdlite.errors import ModelError
 from rdlite.modelfile import DEFAULT_MODEL
 from rdlite.session import Session
+from train.__main__ import main
 from train.anchors import ANCHORS_PER_CELL
 from train.export import export_onnx
 from train.model import RefineDetLite
@@ -92,3 +93,35 @@ def test_a_model_of_one_class_can_start_one_of_others(tmp_path: Path) -> None:
     assert load_weights(model, path, names=["red", "green"]).new == ("red", "green")
     rows = class_rows(model)
     assert torch.isfinite(rows).all() and not torch.equal(rows[:, 1], rows[:, 2])
+
+
+def test_the_average_of_two_networks_is_their_weighted_mean(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{name}.safetensors") for name in ("a", "b", "mean")]
+    a, b = network(2, seed=0), network(2, seed=1)
+    for model, path in zip((a, b), paths, strict=False):
+        write_weights(model, path)
+    assert main(["average", *paths[:2], "--shares", "0.75,0.25", "-o", paths[2]]) == 0
+    mean = network(2, seed=2)
+    load_weights(mean, paths[2])
+    wanted = 0.75 * a.odm_conf[0].weight + 0.25 * b.odm_conf[0].weight
+    torch.testing.assert_close(mean.odm_conf[0].weight, wanted)
+
+
+@pytest.mark.parametrize("shares", ["0.5", "0.5,0.6", "a,b"])
+def test_shares_that_do_not_make_a_mean_are_refused(
+    tmp_path: Path, shares: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "a.safetensors")
+    write_weights(network(2, seed=0), path)
+    assert main(["average", path, path, "--shares", shares, "-o", path]) == 1
+    assert "shares must" in capsys.readouterr().err
+
+
+def test_networks_of_different_classes_have_no_mean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [str(tmp_path / f"{k}.safetensors") for k in (2, 3)]
+    for k, path in zip((2, 3), paths, strict=True):
+        write_weights(network(k, seed=0), path)
+    assert main(["average", *paths, "--shares", "0.5,0.5", "-o", paths[0]]) == 1
+    assert "another architecture or classes" in capsys.readouterr().err

@@ -1,0 +1,54 @@
+"""The mean of several trained networks of one lineage ("model soup", arXiv 2203.05482)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from rdlite.errors import OptionError
+from train.weights import read_weights, write_tensors
+
+
+def average_weights(sources: Sequence[str], shares: Sequence[float], output: str) -> None:
+    """Average weights and statistics, and write them as safetensors.
+
+    Networks that were trained on from the same weights often lie in one basin, where their mean is
+    better than either; networks of different beginnings do not.
+
+    Args:
+        sources: Folders of runs, or .pt, .onnx or .safetensors files, or "default".
+        shares: How much of each; they add up to 1.
+        output: .safetensors file to write.
+
+    Raises:
+        OptionError: There is not one share for each source, they do not add up to 1, the output
+            has another ending, or the networks or their classes differ.
+        ModelError: A file cannot be read.
+    """
+    if len(shares) != len(sources) or len(sources) < 2 or abs(sum(shares) - 1) > 1e-6:
+        raise OptionError(
+            f"shares must be one for each of two or more sources and add up to 1, got "
+            f"{', '.join(map(str, shares))} for {len(sources)}"
+        )
+    if Path(output).suffix != ".safetensors":
+        raise OptionError(f"output must be a .safetensors file, got {output}")
+    found = [read_weights(_file(source)) for source in sources]
+    first = found[0]
+    for source, weights in zip(sources, found, strict=True):
+        shapes = {name: tensor.shape for name, tensor in weights.tensors.items()}
+        if shapes != {name: tensor.shape for name, tensor in first.tensors.items()} or (
+            None not in (weights.names, first.names) and weights.names != first.names
+        ):
+            raise OptionError(f"{source} has another architecture or classes than {sources[0]}")
+    with torch.no_grad():
+        mean = {
+            name: sum(s * w.tensors[name] for s, w in zip(shares, found, strict=True))
+            for name in first.tensors
+        }
+    write_tensors(mean, output)
+
+
+def _file(source: str) -> Path | str:
+    return Path(source) / "checkpoint.pt" if Path(source).is_dir() else source
