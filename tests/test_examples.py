@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,7 +66,13 @@ def test_to_coco_lists_every_readable_image(street: np.ndarray, tmp_path: Path) 
 @pytest.mark.usefixtures("default_model")
 def test_finetune_teaches_two_new_classes_in_a_minute(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="training needs torch; run `pip install torch`")
-    printed = run("finetune.py", Path("run"), directory=tmp_path).splitlines()
+    # A checkout with `train` alone: beside its own `rdlite`, without kernels, an installed one
+    # would not be found.
+    (tmp_path / "train").symlink_to(EXAMPLES.parent / "train")
+    example = tmp_path / "examples" / "finetune.py"
+    example.parent.mkdir()
+    shutil.copy(EXAMPLES / "finetune.py", example)
+    printed = run(str(example), Path("run"), directory=tmp_path).splitlines()
     assert "('disk', 'square')" in printed
     assert printed[-1].startswith("AP50") and float(printed[-1].split()[-1]) >= 0.9
     assert (tmp_path / "run" / "check" / "contact-sheet.png").exists()

@@ -261,6 +261,7 @@ def make_loader(
     stop_step: int,
     start_step: int = 0,
     part: tuple[int, int] = (0, 1),
+    pin: bool = False,
 ) -> Iterator[Batch]:
     """Yield the batches of steps `start_step` to `stop_step` - 1.
 
@@ -277,6 +278,7 @@ def make_loader(
         start_step: First step that is made.
         part: (k, n): yield only every n-th image of each batch, from the k-th on; what one of n
             processes trains on.
+        pin: Put images into page-locked memory, from which a GPU copies while it computes.
 
     Raises:
         DataError: The set is smaller than one batch.
@@ -297,6 +299,7 @@ def make_loader(
         num_workers=workers,
         collate_fn=_same,
         worker_init_fn=_one_thread,
+        pin_memory=pin,
         prefetch_factor=2 if workers else None,
     )
     return _stream(loader)

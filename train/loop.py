@@ -165,6 +165,7 @@ class Run(abc.ABC):
             # With a time limit nobody knows the last step; it is never reached.
             stop_step=self.schedule.total_steps or sys.maxsize,
             part=(distributed.rank(), distributed.size()),
+            pin=self.device.type == "cuda",
         )
 
     def train_step(self, batch: Batch) -> dict[str, float]:

@@ -74,8 +74,15 @@ def break_off() -> Callable[[Any], None]:
 
 
 @pytest.fixture
-def launch() -> Callable[..., None]:
-    """Run a command with the settings of a run, in processes started by torchrun."""
+def launch(tmp_path: Path) -> Callable[..., None]:
+    """Run a command with the settings of a run, in processes started by torchrun.
+
+    They start in a folder with `train` alone: in the checkout, its `rdlite` without built kernels
+    would stand before an installed one.
+    """
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    (checkout / "train").symlink_to(Path(__file__).parents[2] / "train")
 
     def act(command: str, run: Any, *, processes: int) -> None:
         given = {k.replace("_", "-"): v for k, v in run.to_dict().items() if v is not None}
@@ -83,7 +90,7 @@ def launch() -> Callable[..., None]:
         launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         done = subprocess.run(
             [sys.executable, "-m", *launcher, "-m", "train", command, *options],
-            cwd=Path(__file__).parents[2],
+            cwd=checkout,
             capture_output=True,
             text=True,
             timeout=240,

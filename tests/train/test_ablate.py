@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -150,7 +151,8 @@ def test_failed_rows_are_recorded_a_broken_one_goes_on_and_finished_ones_are_ski
 ) -> None:
     data, images = map(str, shapes)
     (tmp_path / "bad.toml").write_text('extends = "c"\ninit = "nowhere.safetensors"')
-    given = {"data": data, "images": images, "val": data, "out": str(tmp_path / "out")}
+    val = shutil.copy(data, tmp_path / "val.json")
+    given = {"data": data, "images": images, "val": str(val), "out": str(tmp_path / "out")}
     given |= {"cache": str(tmp_path / "cache"), "width": 16, "batch": 8, "resolution": "96"}
     given |= {"workers": 0, "threads": 1, "lr": 1e-3, "epochs": 2.0, "save_every": 4}
     asked = {"seeds": [0], "recipes": [], "given": given}
