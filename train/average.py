@@ -24,7 +24,7 @@ def average_weights(sources: Sequence[str], shares: Sequence[float], output: str
 
     Raises:
         OptionError: There is not one share for each source, they do not add up to 1, the output
-            has another ending, or the networks or their classes differ.
+            has another ending, or the networks, their classes or their anchors differ.
         ModelError: A file cannot be read.
     """
     if len(shares) != len(sources) or len(sources) < 2 or abs(sum(shares) - 1) > 1e-6:
@@ -42,6 +42,8 @@ def average_weights(sources: Sequence[str], shares: Sequence[float], output: str
             None not in (weights.names, first.names) and weights.names != first.names
         ):
             raise OptionError(f"{source} has another architecture or classes than {sources[0]}")
+        if None not in (weights.shapes, first.shapes) and weights.shapes != first.shapes:
+            raise OptionError(f"{source} has other anchors than {sources[0]}")
     with torch.no_grad():
         mean = {
             name: sum(s * w.tensors[name] for s, w in zip(shares, found, strict=True))

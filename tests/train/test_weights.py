@@ -11,7 +11,7 @@ from rdlite.errors import ModelError
 from rdlite.modelfile import DEFAULT_MODEL
 from rdlite.session import Session
 from train.__main__ import main
-from train.anchors import ANCHORS_PER_CELL
+from train.anchors import ANCHORS_PER_CELL, DEFAULT_SHAPES, AnchorShapes
 from train.export import export_onnx
 from train.model import RefineDetLite
 from train.weights import load_weights, write_weights
@@ -125,3 +125,24 @@ def test_networks_of_different_classes_have_no_mean(
         write_weights(network(k, seed=0), path)
     assert main(["average", *paths, "--shares", "0.5,0.5", "-o", paths[0]]) == 1
     assert "another architecture or classes" in capsys.readouterr().err
+
+
+def test_networks_of_different_anchors_have_no_mean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [str(tmp_path / f"{name}.onnx") for name in ("a", "b")]
+    shapes = (DEFAULT_SHAPES, AnchorShapes.parse("20,40,80,160,300", "0.25,1,4"))
+    for path, own in zip(paths, shapes, strict=True):
+        export_onnx(
+            network(2, seed=0),
+            path,
+            names=["a", "b"],
+            category_ids=[1, 2],
+            provenance={},
+            half=False,
+            shapes=own,
+        )
+    out = str(tmp_path / "mean.safetensors")
+    assert main(["average", *paths, "--shares", "0.5,0.5", "-o", out]) == 1
+    assert "has other anchors" in capsys.readouterr().err
+    assert not Path(out).exists()
