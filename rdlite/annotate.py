@@ -14,8 +14,10 @@ _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 _GOLDEN = 0.618034
 
 
-def draw(image: npt.NDArray[np.uint8], detections: Detections) -> npt.NDArray[np.uint8]:
-    """Return a copy of an image with a box and a label "name 0.87" for every object.
+def draw(
+    image: npt.NDArray[np.uint8], detections: Detections, *, in_place: bool = False
+) -> npt.NDArray[np.uint8]:
+    """Return an image with a box and a label "name 0.87" for every object.
 
     Lines and letters grow with the image. Every class has one colour, always the same.
     Characters that OpenCV's built-in font lacks appear as question marks.
@@ -23,11 +25,13 @@ def draw(image: npt.NDArray[np.uint8], detections: Detections) -> npt.NDArray[np
     Args:
         image: uint8 `(H, W, 3)` BGR.
         detections: Objects in pixels of this image. The most confident is drawn last, on top.
+        in_place: Draw on the array itself, which must be contiguous and writable, instead of on
+            a copy.
 
     Returns:
-        A new uint8 `(H, W, 3)` BGR array.
+        uint8 `(H, W, 3)` BGR: a new array, or with `in_place` the given one.
     """
-    picture = np.array(image, order="C")
+    picture = image if in_place else np.array(image, order="C")
     width = line_width(picture)
     ascending = sorted(detections, key=lambda one: one.confidence)
     for one in ascending:

@@ -43,8 +43,8 @@ class AudioCopier:
 
     Args:
         reader: The source.
-        first: See `VideoWriter`.
-        last: See `VideoWriter`.
+        first: Tick that becomes time 0; sound before it is left out. None keeps all.
+        last: Tick at which the sound ends, None for all of it.
         copy: False leaves all sound out.
 
     Attributes:
@@ -60,7 +60,6 @@ class AudioCopier:
     ) -> None:
         self.copied = self.encoded = self.dropped = self.bad_packets = 0
         self.notes: list[str] = []
-        self._time_base = reader.time_base
         self._origin = reader.origin * reader.time_base
         self._first = None if first is None else first * reader.time_base
         self._last = None if last is None else last * reader.time_base
@@ -108,14 +107,18 @@ class AudioCopier:
             "aac", rate=rate, layout=_usual_layout(source), bit_rate=_AAC_BIT_RATE
         )
 
-    def copy_until(self, ticks: int | None) -> None:
-        """Write the sound that begins before a tick of the video, None for all of it."""
+    def copy_until(self, seconds: Fraction | None) -> None:
+        """Write the sound that begins before an instant, None for all of it.
+
+        Args:
+            seconds: Time since the source's start.
+        """
         while True:
             self._waiting = self._waiting or next(self._packets, None)
             if self._waiting is None:
                 return
             begin, packet = self._waiting
-            if ticks is not None and begin >= ticks * self._time_base:
+            if seconds is not None and begin >= seconds:
                 return
             self._put(packet)
             self._waiting = None

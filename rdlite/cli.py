@@ -29,7 +29,9 @@ examples:
   rdlite detect photos/ -o out
   rdlite detect "*.jpg" -o - --classes person,car | jq .
   rdlite annotate clip.mp4 -o annotated.mp4 --conf 0.4
+  rdlite annotate videos/ -o out --workers auto
 """
+_FORMATS = ("jsonl", "coco", "csv", "yolo", "voc", "parquet")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -135,31 +137,34 @@ class _Version(argparse.Action):
 
 
 def _add_detect(commands: Any) -> None:
-    command = _command(commands, "detect", "cli_detect:detect", "find objects in images")
+    command = _command(
+        commands,
+        "detect",
+        "cli_detect:detect",
+        "find objects in images and videos",
+        'example: rdlite detect photos/ "more/**/*.jpg" clip.mp4 -o out --workers auto',
+    )
     command.add_argument(
         "sources",
         nargs="+",
         metavar="SRC",
-        help="image, folder (with all below it, except hidden files) or quoted pattern",
+        help="image, video, folder (with all below it, except hidden files) or quoted pattern",
     )
     command.add_argument(
         "-o",
         "--output",
         default="rdlite-out",
         metavar="OUT",
-        help="folder for annotated copies, the detections and errors.jsonl; - writes the "
-        "detections to standard output and no copies (default: %(default)s)",
-    )
-    command.add_argument(
-        "--format",
-        default="jsonl",
-        choices=("jsonl", "coco", "csv"),
-        help="of the detections: detections.jsonl, .json or .csv (default: %(default)s)",
+        help="folder for annotated copies of the images, detections in images (all in one file), "
+        "detections in videos (a file each) and errors.jsonl; - writes the detections to standard "
+        "output, and nothing else (default: %(default)s)",
     )
     command.add_argument(
         "--no-images", dest="images", action="store_false", help="no annotated copies"
     )
+    _add_video(command)
     _add_detection(command)
+    _add_workers(command)
     _add_output(command)
 
 
@@ -169,6 +174,8 @@ def _add_annotate(commands: Any) -> None:
         "annotate",
         "cli_annotate:annotate",
         "copy videos with the objects boxed and named",
+        "examples: rdlite annotate clip.mp4 -o annotated.mp4\n"
+        "          rdlite annotate videos/ -o out --workers auto --resume",
     )
     command.add_argument("sources", nargs="+", metavar="VIDEO", help="as SRC of rdlite detect")
     command.add_argument(
@@ -177,20 +184,41 @@ def _add_annotate(commands: Any) -> None:
         default="rdlite-out",
         metavar="OUT",
         help="an .mp4 for one video, else a folder; the detections are written beside each "
-        "video as .jsonl (default: %(default)s)",
+        "video (default: %(default)s)",
     )
-    command.add_argument(
-        "--stride", type=int, default=1, metavar="N", help="detect in every Nth frame"
-    )
-    command.add_argument("--start", type=float, metavar="SECONDS", help="begin here")
-    command.add_argument("--end", type=float, metavar="SECONDS", help="stop here")
-    command.add_argument("--no-audio", dest="audio", action="store_false", help="drop the sound")
-    command.add_argument("--codec", default="libx264", help="FFmpeg encoder (default: %(default)s)")
-    command.add_argument(
+    group = _add_video(command)
+    group.add_argument("--no-audio", dest="audio", action="store_false", help="drop the sound")
+    group.add_argument("--codec", default="libx264", help="FFmpeg encoder (default: %(default)s)")
+    group.add_argument(
         "--crf", type=int, default=23, help="quality, lower is better (default: %(default)s)"
     )
+    group.add_argument(
+        "--preset",
+        default="veryfast",
+        metavar="P",
+        help="of libx264 and libx265, from ultrafast to veryslow: the slower, the smaller is the "
+        "file (default: %(default)s)",
+    )
+    group.add_argument(
+        "--encoder-threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="threads of the encoder, for each worker (default: %(default)s)",
+    )
     _add_detection(command)
+    _add_workers(command)
     _add_output(command)
+
+
+def _add_video(command: argparse.ArgumentParser) -> Any:
+    group = command.add_argument_group("video")
+    group.add_argument(
+        "--stride", type=int, default=1, metavar="N", help="detect in every Nth frame"
+    )
+    group.add_argument("--start", type=float, metavar="SECONDS", help="begin here")
+    group.add_argument("--end", type=float, metavar="SECONDS", help="stop here")
+    return group
 
 
 def _add_demo(commands: Any) -> None:
@@ -234,8 +262,16 @@ def _add_tools(commands: Any) -> None:
     command.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _command(commands: Any, name: str, run: str, text: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+def _command(
+    commands: Any, name: str, run: str, text: str, epilog: str | None = None
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     command.set_defaults(run=run)
     return command
 
@@ -278,7 +314,7 @@ def _add_detection(
         type=int,
         default=1,
         metavar="N",
-        help="threads of the network (default: %(default)s)",
+        help="threads of the network, in each worker (default: %(default)s)",
     )
 
 
@@ -287,10 +323,55 @@ def _classes(text: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in parts if part]
 
 
+def _add_workers(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("workers")
+    group.add_argument(
+        "--workers",
+        type=_workers,
+        default=1,
+        metavar="N",
+        help="processes that share the work, long videos included; auto: one per usable core "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--engine",
+        default="local",
+        choices=("local", "ray"),
+        help="where they run: on this machine or on a Ray cluster (default: %(default)s)",
+    )
+    group.add_argument(
+        "--ray-address",
+        metavar="A",
+        help="cluster to join, auto for that of this machine (default: one of our own)",
+    )
+
+
+def _workers(text: str) -> int:
+    if text == "auto":
+        return 0
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a number or auto, got {text!r}")
+    return int(text)
+
+
 def _add_output(command: argparse.ArgumentParser, *, files: bool = True) -> None:
     group = command.add_argument_group("output")
     if files:
-        group.add_argument("--overwrite", action="store_true", help="replace existing files")
+        group.add_argument(
+            "--format",
+            default="jsonl",
+            choices=_FORMATS,
+            help="of the detections (default: %(default)s)",
+        )
+        group.add_argument(
+            "--resume",
+            action="store_true",
+            help="go on with a run that was stopped or killed; what is done stays, what has "
+            "failed or changed is done again",
+        )
+        group.add_argument(
+            "--overwrite", action="store_true", help="replace existing files and begin anew"
+        )
     quiet = "no progress bar and no summary" if files else "no progress bar"
     group.add_argument("--quiet", action="store_true", help=quiet)
     group.add_argument("--json", action="store_true", help="print the summary as JSON")

@@ -1,4 +1,4 @@
-"""What `rdlite detect` and `rdlite annotate` share: many inputs, of which bad ones stop nothing."""
+"""What `rdlite detect` and `rdlite annotate` share: workers, what is printed, and exit codes."""
 
 from __future__ import annotations
 
@@ -7,146 +7,183 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from time import perf_counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, TextIO
 
+from rdlite.batch import Batch
+from rdlite.batchfeed import BatchJob
+from rdlite.batchtotals import Totals
 from rdlite.cli import FAILED, INTERRUPTED, OK, SOME_FAILED, Interruption
-from rdlite.cli_inputs import Input
+from rdlite.cli_inputs import Found
+from rdlite.cli_progress import Bars
 from rdlite.detector import Detector
-from rdlite.errors import ImageError, OptionError, RdliteError, VideoError
+from rdlite.errors import OutputError
+from rdlite.videosummary import VideoSummary
+from rdlite.workers import Pool, Task, make_pool
 
 
-@dataclass(slots=True)
-class Batch:
-    """What became of a list of inputs.
+class Report:
+    """Tells a person what becomes of a batch; a `rdlite.batchtotals.Listener`.
 
-    Attributes:
-        quiet: Show no progress bar.
-        errors: File that gets a line for each failure, at once; None for no such file.
-        done: Inputs that went through.
-        damaged: Those of them that could not be read in full.
-        failed: Inputs that did not, and arguments that name none.
-        found: Detections by class name.
-        dropped: Boxes removed because the network returned NaN or infinity.
-        interrupted: Stopped by the user before the end.
-        stopped: Stopped because the output cannot be written.
-        start: When it began, seconds of `perf_counter`.
+    Args:
+        found: The inputs.
+        quiet: Say only what went wrong.
+        json: Print the summary as JSON, and nothing else but what went wrong.
+        out: Where the summary goes; standard output is the detections' own with "-o -".
+        brief: There is one video at most, and what is said of it says all.
     """
 
-    quiet: bool
-    errors: Path | None
-    done: int = 0
-    damaged: int = 0
-    failed: int = 0
-    found: Counter[str] = field(default_factory=Counter)
-    dropped: int = 0
-    interrupted: bool = False
-    stopped: bool = False
-    start: float = field(default_factory=perf_counter)
+    def __init__(
+        self, found: Found, *, quiet: bool, json: bool, out: TextIO, brief: bool = False
+    ) -> None:
+        self._found, self._quiet, self._json, self._out = found, quiet, json, out
+        self._brief = brief
+        videos = sum(one.video for one in found.files)
+        self._has_images, self._has_videos = videos < len(found.files), videos > 0
+        self._bars = Bars("frame" if videos == len(found.files) else "img", hidden=quiet)
+        self._videos: list[dict[str, Any]] = []
+        self._interrupted = self._stopped = False
+        self.note(found.skipped_note())
 
-    def run(self, inputs: Sequence[Input], work: Callable[[Input], None], *, unit: str) -> None:
-        """Work on every input until the user or a full disk stops it; show a person a bar."""
-        from tqdm import tqdm
-
-        hidden = True if self.quiet or len(inputs) < 2 else None  # None: on a terminal only
-        with tqdm(inputs, unit=unit, disable=hidden, delay=2, file=sys.stderr) as bar:
-            try:
-                for one in bar:
-                    self._try(one, work)
-                    if self.stopped or Interruption.asked:
-                        break
-            except KeyboardInterrupt:
-                Interruption.asked = True
-        self.interrupted = Interruption.asked
-
-    def _try(self, one: Input, work: Callable[[Input], None]) -> None:
-        try:
-            work(one)
-            self.done += 1
-        except (ImageError, VideoError) as error:
-            self.fail(one.path, str(error))
-        except BrokenPipeError:
-            raise
-        except OSError as error:  # writing a copy; the next one would fare no better
-            self.stopped = True
-            self.fail(one.path, f"{error.filename or one.output}: {error.strerror}")
-
-    def fail(self, source: str | Path, error: str) -> None:
-        """Report and count an input that cannot be worked on."""
-        self.failed += 1
-        self.say(f"rdlite: {error}", to_stderr=True)
-        if self.errors is not None and not self.stopped:
-            with open(self.errors, "a", encoding="utf-8") as file:
-                # ASCII, because a file's name need not be UTF-8.
-                file.write(json.dumps({"input": os.fspath(source), "error": error}) + "\n")
+    def failed(self, source: str, error: str) -> None:
+        """See `Listener`."""
+        self._say(f"rdlite: {error}", sys.stderr)
 
     def note(self, text: str) -> None:
-        """Print what a person should know, unless there is nothing or `quiet`."""
-        if text and not self.quiet:
-            self.say(f"rdlite: {text}", to_stderr=True)
+        """See `Listener`."""
+        if text and not self._quiet:
+            self._say(f"rdlite: {text}", sys.stderr)
 
-    def say(self, text: str, *, to_stderr: bool = False) -> None:
-        """Print, without tearing the bar."""
+    def video_done(self, path: str, summary: VideoSummary, *, earlier: bool) -> None:
+        """See `Listener`."""
+        if self._json:
+            self._videos.append({"source": path, **asdict(summary), "earlier": earlier})
+        elif not self._quiet and not earlier:
+            self._say("\n".join(describe(path, summary)), self._out)
+
+    def progress(self, worker: int, task: Task, units: int) -> None:
+        """See `Listener`."""
+        self._bars.advance(worker, task, units)
+
+    def expect(self, units: float) -> None:
+        """See `Listener`."""
+        self._bars.expect(units)
+
+    def check(self) -> None:
+        """See `Listener`."""
+        if Interruption.asked:  # the exception got lost in a destructor
+            raise KeyboardInterrupt
+
+    def follow(self, work: Callable[[], None]) -> None:
+        """Do the work until its end, or until the user or a full disk stops it."""
+        try:
+            work()
+        except KeyboardInterrupt:
+            self._interrupted = True
+        except OutputError as error:
+            self._stopped = True
+            self._say(f"rdlite: {error}", sys.stderr)
+        finally:
+            self._bars.close()
+
+    def end(self, totals: Totals, places: list[str], *, resumable: bool) -> int:
+        """Print the summary and return the exit code.
+
+        Args:
+            totals: What became of the inputs.
+            places: What was written.
+            resumable: A run with --resume can go on.
+        """
+        if self._interrupted or self._stopped:
+            places = []
+        left = len(self._found.files) + len(self._found.failed) - totals.done - totals.failed
+        if self._json:
+            self._print_json(totals, places, left)
+        elif not self._quiet and self._found.files and not (self._brief and totals.done):
+            print(self._summary(totals, places, left, resumable=resumable), file=self._out)
+        if self._interrupted:
+            return INTERRUPTED
+        if not totals.done:
+            return FAILED
+        return SOME_FAILED if totals.failed or totals.damaged or self._stopped else OK
+
+    def _summary(self, totals: Totals, places: list[str], left: int, *, resumable: bool) -> str:
+        ended_early = self._interrupted or self._stopped
+        frames = count(totals.frames, "frame")
+        parts = [
+            *([count(totals.images, "image")] if self._has_images else []),
+            *([f"{count(totals.videos, 'video')} ({frames})"] if self._has_videos else []),
+            count(totals.found.total(), "object") + by_class(totals.found),
+            *([f"{totals.damaged} damaged"] if self._has_videos else []),
+            f"{totals.failed} failed",
+        ]
+        if totals.units and not ended_early:
+            unit = "image" if self._has_images else "frame"
+            parts.append(f"{_ms_each(totals):.1f} ms per {unit}")
+        sentences = [", ".join(parts)]
+        if totals.earlier:
+            sentences.append(f"{totals.earlier} of the inputs were done by an earlier run")
+        if totals.dropped:
+            sentences.append(f"dropped {totals.dropped} boxes that were not finite")
+        if places and totals.done:
+            sentences.append(f"written: {', '.join(places)}")
+        if ended_early:
+            why = "interrupted" if self._interrupted else "stopped"
+            again = "; the same command with --resume goes on" if resumable else ""
+            sentences.append(f"{why}, {left} not done{again}")
+        return "; ".join(sentences)
+
+    def _print_json(self, totals: Totals, places: list[str], left: int) -> None:
+        summary = {
+            "images": totals.images,
+            "videos": self._videos,
+            "frames": totals.frames,
+            "earlier": totals.earlier,
+            "changed": totals.changed,
+            "damaged": totals.damaged,
+            "failed": totals.failed,
+            "not_done": left,
+            "interrupted": self._interrupted,
+            "stopped": self._stopped,
+            "detections": dict(totals.found.most_common()),
+            "dropped_nonfinite": totals.dropped,
+            "seconds": round(totals.seconds, 3),
+            "ms_each": round(_ms_each(totals), 3),
+            "written": places,
+        }
+        print(json.dumps(summary, default=os.fspath), file=self._out)
+
+    def _say(self, text: str, stream: TextIO) -> None:
+        """Print without tearing the bars."""
         from tqdm import tqdm
 
-        stream = sys.stderr if to_stderr else sys.stdout
         tqdm.write(text, file=stream)
         stream.flush()
 
-    @property
-    def seconds(self) -> float:
-        """Time since the beginning."""
-        return perf_counter() - self.start
 
-    @property
-    def exit_code(self) -> int:
-        """The exit code of the command."""
-        if self.interrupted:
-            return INTERRUPTED
-        if not self.done:
-            return FAILED
-        return SOME_FAILED if self.failed or self.damaged else OK
+def run_batch(
+    job: BatchJob, detector: Detector, found: Found, report: Report, workers: Mapping[str, Any]
+) -> Totals:
+    """Work through a job with the workers that the options describe; returns what became of it."""
+    totals = Totals()
+    if not job.inputs:
+        for source, reason in found.failed:
+            report.failed(source, reason)
+        totals.failed = len(found.failed)
+        return totals
 
-    def ending(self, total: int) -> str:
-        """Say that inputs were left undone, for the end of a summary line; else nothing."""
-        left = total - self.done - self.failed
-        why = "interrupted" if self.interrupted else "stopped"
-        return f"; {why}, {left} not done" if self.interrupted or self.stopped else ""
+    def work() -> None:
+        with make_workers(detector, **workers) as pool:
+            Batch(job, detector, pool, report, totals).run(found.failed)
+
+    report.follow(work)
+    return totals
 
 
-class Outputs:
-    """Where annotated copies may go: into the output folder, and over no file of the user.
-
-    Args:
-        folder: The output folder.
-        inputs: All inputs; none of them is replaced, asked or not.
-        overwrite: Replace other files.
-    """
-
-    def __init__(self, folder: Path, inputs: Sequence[Input], *, overwrite: bool) -> None:
-        self.overwrite = overwrite
-        self._folder = folder
-        self._root = folder.resolve()
-        self._inputs = {os.path.abspath(one.path) for one in inputs}
-
-    def path(self, one: Input, *, error: type[RdliteError]) -> Path:
-        """Return where the copy of an input goes.
-
-        Args:
-            one: The input.
-            error: What to raise if the copy may not go there.
-        """
-        path = self._folder / one.output
-        if not path.parent.resolve().is_relative_to(self._root):
-            raise error(f"{path} is behind a link out of {self._folder}; use another -o")
-        if path.exists() and (
-            os.path.abspath(path) in self._inputs or os.path.samefile(one.path, path)
-        ):
-            raise error(f"{path} is an input, which is never replaced; use another -o")
-        refuse_existing(path, overwrite=self.overwrite, error=error)
-        return path
+def make_workers(detector: Detector, *, workers: int, engine: str, ray_address: str | None) -> Pool:
+    """Return the workers that the options of a command line describe; 0 is one per core."""
+    return make_pool(detector, workers=workers or None, engine=engine, ray_address=ray_address)
 
 
 def make_detector(
@@ -169,22 +206,20 @@ def make_detector(
     )
 
 
-def output_folder(output: Path, *, overwrite: bool) -> Path:
-    """Make the output folder and return where its failures are listed.
-
-    `errors.jsonl` grows from run to run; with `overwrite` it starts anew.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    errors = output / "errors.jsonl"
-    if overwrite:
-        errors.unlink(missing_ok=True)
-    return errors
-
-
-def refuse_existing(path: Path, *, overwrite: bool, error: type[RdliteError] = OptionError) -> None:
-    """Raise if a file would be replaced unasked."""
-    if path.exists() and not overwrite:
-        raise error(f"{path} exists already; use --overwrite or another -o")
+def describe(source: str, summary: VideoSummary) -> list[str]:
+    """Return what was done with a video as lines to print, all that was lost included."""
+    detect_ms = summary.speed["detect"] * summary.frames / max(1, summary.detected_frames)
+    stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in summary.speed.items())
+    total = count(sum(summary.detections.values()), "object")
+    outputs = [str(path) for path in (summary.output, summary.results) if path]
+    return [
+        f"{source}: {count(summary.frames, 'frame')} in {summary.seconds:.1f} s, "
+        f"{summary.frames / max(summary.seconds, 1e-9):.1f} fps",
+        f"  detection {detect_ms:.1f} ms/pic; whole, in ms per frame: {stages}",
+        f"  {total}{by_class(summary.detections)} in {summary.detected_frames} frames looked at",
+        f"  written: {', '.join(outputs)}",
+        *(f"  note: {sentence}" for sentence in summary.warnings),
+    ]
 
 
 def count(number: int, noun: str) -> str:
@@ -199,3 +234,7 @@ def by_class(found: Mapping[str, int], most: int = 6) -> str:
     if len(common) > most:
         parts.append(f"{sum(number for _, number in common[most:])} of other classes")
     return f" ({', '.join(parts)})" if parts else ""
+
+
+def _ms_each(totals: Totals) -> float:
+    return 1e3 * totals.seconds / max(1, totals.units)

@@ -10,7 +10,8 @@ from pathlib import Path
 from rdlite.cli import OK
 from rdlite.cli_batch import count, make_detector
 from rdlite.errors import RdliteError
-from rdlite.pipeline import VideoSummary, annotate_video
+from rdlite.pipeline import annotate_video
+from rdlite.videosummary import VideoSummary
 
 
 def demo(*, output: str, quiet: bool) -> int:
@@ -46,7 +47,7 @@ def find_clip() -> Path:
 
 
 def _describe(summary: VideoSummary) -> list[str]:
-    journal = Path(summary.jsonl or "")
+    journal = Path(summary.results or "")
     frames = _frames_with(journal)
     per_second = summary.frames / summary.seconds
     stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in summary.speed.items())

@@ -6,33 +6,23 @@ import glob
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-# Each ending taken from a folder, and the ending of its annotated copy.
+from rdlite.outputs import Input
+
 IMAGES: Final = {
     **dict.fromkeys((".bmp", ".gif", ".tif", ".tiff"), ".png"),
     **{suffix: suffix for suffix in (".jpg", ".jpeg", ".png", ".webp")},
 }
-VIDEOS: Final = dict.fromkeys(
-    ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .flv .wmv".split(), ".mp4"
+"""What the names of images end in, and what those of their annotated copies do."""
+
+VIDEOS: Final = frozenset(
+    ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .flv .wmv".split()
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """One file to work on.
-
-    Attributes:
-        path: The file.
-        output: Path of its annotated copy, relative to the output folder: the place of the file
-            below the folder that was named, or below the fixed part of the pattern.
-    """
-
-    path: Path
-    output: Path
+"""What the names of videos end in."""
 
 
 @dataclass(slots=True)
@@ -56,52 +46,70 @@ class Found:
         return f"{total} files passed over for their endings: {kinds}" if total else ""
 
 
-def find(sources: Sequence[str], suffixes: Mapping[str, str], *, outside: Path) -> Found:
+def find(
+    sources: Sequence[str],
+    *,
+    images: bool,
+    video_ending: str,
+    outside: Path,
+    reserved: Iterable[str] = (),
+) -> Found:
     """List the files that arguments name.
 
-    A file is taken whatever it is called; of a folder, all files below it with one of the
-    suffixes, except hidden ones; anything else is tried as a pattern (`**` for any depth) for
-    files and folders.
+    A file is taken whatever it is called; of a folder, all files below it with a fitting ending,
+    except hidden ones; anything else is tried as a pattern (`**` for any depth) for files and
+    folders.
 
     Args:
         sources: Arguments of the command line.
-        suffixes: `IMAGES` or `VIDEOS`.
+        images: Images are wanted as well as videos. A file that is named is then a video if it
+            ends like one, otherwise it is always one.
+        video_ending: What the name of a video's output ends in.
         outside: Where the output goes. What lies in it is not taken from a folder or pattern
             that reaches above it, so that a second run does not work on the output of the first.
+        reserved: Names in the output folder that no output of an input may have.
     """
+    endings = {**(IMAGES if images else {}), **dict.fromkeys(VIDEOS, video_ending)}
     found = Found()
-    places: dict[Path, Path] = {}
+    places: dict[str, str] = {}
     for source in sources:
-        matches, reason = _matches(source, suffixes, outside, found)
+        matches, reason = _matches(source, endings, outside, found)
         if not matches:
             found.failed.append((source, f"{source or 'an empty argument'}: {reason}"))
         for path, place in matches.items():
             places.setdefault(path, place)
-    found.files = _distinct(places, suffixes)
+    taken = set(reserved)
+    for path, place in places.items():
+        suffix = _suffix(place)
+        output = _free(place, endings.get(suffix, next(iter(endings.values()))), taken)
+        found.files.append(Input(path, output, suffix in VIDEOS or not images))
     return found
 
 
+# Names are strings here: a million of them are a quarter of what as many `Path` objects take.
+
+
 def _matches(
-    source: str, suffixes: Mapping[str, str], outside: Path, found: Found
-) -> tuple[dict[Path, Path], str]:
+    source: str, suffixes: Container[str], outside: Path, found: Found
+) -> tuple[dict[str, str], str]:
     """Return files with their places, and the sentence for when there are none."""
     path = Path(source)
     if source and path.is_dir():
         files = _below(path, suffixes, found)
         return _places(files, path, outside), "no file in this folder has a fitting ending"
     if source and path.exists():
-        return {path: Path(path.name)}, ""
+        return {str(path): path.name}, ""
     if not glob.has_magic(source):
         return {}, "no such file or folder"
     fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
     matches = map(Path, sorted(glob.glob(source, recursive=True)))
     files = itertools.chain.from_iterable(
-        _below(match, suffixes, found) if match.is_dir() else [match] for match in matches
+        _below(match, suffixes, found) if match.is_dir() else [str(match)] for match in matches
     )
     return _places(files, Path(*fixed), outside), "no file matches this pattern"
 
 
-def _below(folder: Path, suffixes: Mapping[str, str], found: Found) -> Iterator[Path]:
+def _below(folder: Path, suffixes: Container[str], found: Found) -> Iterator[str]:
     def unreadable(error: OSError) -> None:
         found.failed.append(
             (error.filename, f"{error.filename}: cannot be listed ({error.strerror})")
@@ -109,35 +117,42 @@ def _below(folder: Path, suffixes: Mapping[str, str], found: Found) -> Iterator[
 
     for directory, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        above = _prefix(Path(directory))
         for name in sorted(names):
-            ending = Path(name).suffix.lower()
+            ending = _suffix(name)
             if not name.startswith(".") and ending in suffixes:
-                yield Path(directory, name)
+                yield above + name
             elif not name.startswith("."):
                 found.skipped[ending] += 1
 
 
-def _places(files: Iterator[Path], root: Path, outside: Path) -> dict[Path, Path]:
+def _places(files: Iterator[str], root: Path, outside: Path) -> dict[str, str]:
     """Return files with their paths from `root`, without those of an output folder below it."""
-    skipped = Path(os.path.relpath(os.path.realpath(outside), os.path.realpath(root)))
-    places = {path: path.relative_to(root) for path in files}
-    if skipped == Path():  # the files lie in the output folder itself; they are what was named
+    above = len(_prefix(root))
+    places = {path: path[above:] for path in files}
+    skipped = os.path.relpath(os.path.realpath(outside), os.path.realpath(root))
+    if skipped == os.curdir:  # the files lie in the output folder itself; they are what was named
         return places
-    return {p: place for p, place in places.items() if skipped not in (place, *place.parents)}
+    below = skipped + os.sep
+    return {p: at for p, at in places.items() if at != skipped and not at.startswith(below)}
 
 
-def _distinct(places: Mapping[Path, Path], suffixes: Mapping[str, str]) -> list[Input]:
-    """Number the outputs that would share a name: x.jpg, x-2.jpg."""
-    other = next(iter(suffixes.values()))
-    taken: set[Path] = set()
-    inputs = []
-    for path, place in places.items():
-        wanted = place.with_suffix(suffixes.get(place.suffix.lower(), other))
-        output = wanted
-        for number in itertools.count(2):
-            if output not in taken:
-                break
-            output = wanted.with_stem(f"{wanted.stem}-{number}")
-        taken.add(output)
-        inputs.append(Input(path, output))
-    return inputs
+def _prefix(folder: Path) -> str:
+    """Return what the names of files in a folder begin with."""
+    return os.path.join("" if folder == Path() else folder, "")
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _free(place: str, ending: str, taken: set[str]) -> str:
+    """Return the place with another ending, numbered where another output has it: x-2.jpg."""
+    stem = os.path.splitext(place)[0]
+    output = stem + ending
+    for number in itertools.count(2):
+        if output not in taken:
+            break
+        output = f"{stem}-{number}{ending}"
+    taken.add(output)
+    return output

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from rdlite.errors import ImageError
+from rdlite.errors import ImageError, ModelError
 from rdlite.image import ImageSource, load, resize
 from rdlite.modelfile import DEFAULT_MODEL, ModelSpec
 from rdlite.options import Classes, Options, check_count, plain
@@ -20,8 +20,9 @@ from rdlite.results import Detections
 from rdlite.session import Session
 
 if TYPE_CHECKING:
-    from rdlite.pipeline import Progress, VideoSummary
+    from rdlite.pipeline import Progress
     from rdlite.video import Frame, VideoReader
+    from rdlite.videosummary import VideoSummary
 
 
 class Detector:
@@ -104,9 +105,9 @@ class Detector:
         choices = ", ".join(f"{name}={value!r}" for name, value in self._choices.items())
         return f"Detector({str(self._session.path)!r}, {choices}, threads={self._threads})"
 
-    def __reduce__(self) -> tuple[Any, tuple[()]]:
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         again = functools.partial(type(self), self._model, threads=self._threads, **self._choices)
-        return again, ()
+        return _again, (again, self.model_sha256)
 
     @overload
     def __call__(
@@ -226,7 +227,7 @@ class Detector:
         max_det: int | None = None,
         classes: Classes | None = None,
     ) -> Iterator[tuple[Frame, Detections]]:
-        """Yield each frame of a video with its objects; only one frame is in memory.
+        """Yield each frame of a video with its objects; only a few frames are in memory.
 
         Args:
             source: Path of the video, or an open `rdlite.video.VideoReader`.
@@ -270,8 +271,11 @@ class Detector:
         audio: bool = True,
         codec: str = "libx264",
         crf: int | None = 23,
+        preset: str | None = "veryfast",
+        encoder_threads: int = 1,
         progress: Progress = None,
         overwrite: bool = False,
+        resume: bool = False,
         conf: float | None = None,
         iou: float | None = None,
         nms: str | None = None,
@@ -292,9 +296,13 @@ class Detector:
             codec: Name of the FFmpeg video encoder.
             crf: Constant rate factor of the encoder, lower is better and larger; None leaves
                 the quality to the encoder.
+            preset: Speed of libx264 and libx265, from "ultrafast" to "placebo"; None leaves it
+                to the encoder.
+            encoder_threads: Threads of the encoder.
             progress: True shows a bar, False none, None one on a terminal; a function is
                 called with the frames done and the frames expected.
             overwrite: Replace files that exist.
+            resume: Go on with what an interrupted or killed attempt left.
             conf: As in a call. So are `iou`, `nms`, `max_det` and `classes`.
             iou: See `conf`.
             nms: See `conf`.
@@ -321,11 +329,25 @@ class Detector:
             audio=audio,
             codec=codec,
             crf=crf,
+            preset=preset,
+            encoder_threads=encoder_threads,
             progress=progress,
             overwrite=overwrite,
+            resume=resume,
             conf=conf,
             iou=iou,
             nms=nms,
             max_det=max_det,
             classes=classes,
         )
+
+
+def _again(make: Callable[[], Detector], sha256: str) -> Detector:
+    # Workers that opened another file than the one that sent them would mix two models' boxes.
+    detector = make()
+    if detector.model_sha256 != sha256:
+        raise ModelError(
+            f"{detector._session.path}: is not the model of the detector that was pickled; "
+            "it was replaced, or rdlite has another release here"
+        )
+    return detector

@@ -24,3 +24,11 @@ class ModelError(RdliteError, ValueError):
 
 class OptionError(RdliteError, ValueError):
     """An argument has a value that rdlite cannot use."""
+
+
+class WorkerDied(RdliteError):
+    """The process that worked on a task ended, for this task the second time."""
+
+
+class OutputError(RdliteError, OSError):
+    """Nothing more can be written: the disk is full, or the output folder has vanished."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import struct
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from rdlite.errors import ImageError, OptionError
 from rdlite.files import read_regular
-from rdlite.imageheader import read_header
+from rdlite.imageheader import check_png, read_header
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -103,6 +102,8 @@ def _decode(data: bytes, name: str, max_pixels: int) -> Bgr:
         raise ImageError(f"{name}: is empty")
     try:
         header = read_header(data)
+        if header.format == "png":
+            check_png(data)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     _check_pixels(header.width, header.height, name, max_pixels)
@@ -164,16 +165,17 @@ def _from_pil(image: PIL.Image.Image, max_pixels: int) -> Bgr:
 
     name = str(getattr(image, "filename", "")) or "PIL image"
     _check_pixels(image.width, image.height, name, max_pixels)
+    if image.mode in ("I", "F"):
+        raise ImageError(
+            f"{name}: PIL mode {image.mode} has no fixed range; convert it to 'L' or 'RGB'"
+        )
+    deep = image.mode.startswith("I;16")
     try:
         upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16"):
-            # Pillow would clip 16-bit values; keep the high byte, as OpenCV does for files.
-            return _from_array((np.asarray(upright) >> 8).astype(np.uint8), "bgr")
-        if upright.mode in ("I", "F"):
-            raise ImageError(
-                f"{name}: PIL mode {upright.mode} has no fixed range; convert it to 'L' or 'RGB'"
-            )
-        pixels = np.asarray(upright.convert("RGB"))
-    except (OSError, SyntaxError, EOFError, struct.error) as error:
+        pixels = np.asarray(upright if deep else upright.convert("RGB"))
+    except Exception as error:  # Pillow raises whatever its reader of the format ran into
         raise ImageError(f"{name}: cannot be decoded ({error})") from error
+    if deep:
+        # Pillow would clip 16-bit values; keep the high byte, as OpenCV does for files.
+        return _from_array((pixels >> 8).astype(np.uint8), "bgr")
     return _from_array(pixels, "rgb")

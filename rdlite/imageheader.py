@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import Final, NamedTuple
 
 from rdlite.errors import ImageError
@@ -13,6 +14,9 @@ FORMATS: Final = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 # Start-of-frame markers: C0-CF without DHT (C4), JPG (C8) and DAC (CC).
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
+# Those before the frame of a JPEG; a long colour profile fills a few hundred. Without a limit a
+# file of nothing but markers would take minutes.
+_MOST_SEGMENTS: Final = 10_000
 _TIFF_TYPES: Final = {1: "B", 3: "H", 4: "I"}
 
 
@@ -43,7 +47,7 @@ def read_header(data: bytes) -> Header:
         if data.startswith(signature) and (name != "webp" or data[8:12] == b"WEBP"):
             try:
                 width, height = size(data)
-            except (struct.error, IndexError):
+            except (struct.error, IndexError, ValueError):
                 raise ImageError(f"the {name.upper()} header is incomplete or damaged") from None
             if width < 1 or height < 1:
                 raise ImageError(f"the {name.upper()} header says {width}x{height} pixels")
@@ -51,11 +55,31 @@ def read_header(data: bytes) -> Header:
     raise ImageError(f"the content is not a {FORMATS} image")
 
 
+def check_png(data: bytes) -> None:
+    """Refuse a PNG with a chunk that is cut off or whose checksum is wrong.
+
+    The decoder would use damaged pixels, and set aside what a damaged length asks for.
+
+    Args:
+        data: The whole file.
+
+    Raises:
+        ImageError: The file is truncated or damaged.
+    """
+    view, at, kind = memoryview(data), 8, b""
+    while kind != b"IEND" and at < len(data):
+        kind = bytes(view[at + 4 : at + 8])
+        end = at + 8 + int.from_bytes(view[at : at + 4])
+        checksum = int.from_bytes(view[end : end + 4])
+        if end + 4 > len(data) or checksum != zlib.crc32(view[at + 4 : end]):
+            raise ImageError(f"the PNG data is truncated or damaged at byte {at:,}")
+        at = end + 4
+
+
 def _jpeg(data: bytes) -> tuple[int, int]:
     at = 2
-    while True:
-        while data[at] != 0xFF:  # stray bytes between segments, which decoders skip as well
-            at += 1
+    for _ in range(_MOST_SEGMENTS):
+        at = data.index(0xFF, at)  # stray bytes between segments, which decoders skip as well
         marker = data[at + 1]
         if marker in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, at + 5)
@@ -66,6 +90,7 @@ def _jpeg(data: bytes) -> tuple[int, int]:
             at += 2
         else:
             at += 2 + int(struct.unpack_from(">H", data, at + 2)[0])
+    raise ValueError("no frame")
 
 
 def _png(data: bytes) -> tuple[int, int]:
@@ -103,11 +128,12 @@ def _tiff(data: bytes) -> tuple[int, int]:
     order = "<" if data[:2] == b"II" else ">"
     (start,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, start)
-    sides = {}
+    sides: dict[int, int] = {}
     for at in range(start + 2, start + 2 + 12 * count, 12):
         tag, kind = struct.unpack_from(order + "HH", data, at)
         if tag in (256, 257) and kind in _TIFF_TYPES:
-            (sides[tag],) = struct.unpack_from(order + _TIFF_TYPES[kind], data, at + 8)
+            (side,) = struct.unpack_from(order + _TIFF_TYPES[kind], data, at + 8)
+            sides.setdefault(tag, side)  # of a tag stated twice, decoders take the first
     return sides.get(256, 0), sides.get(257, 0)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 import stat
+import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rdlite.errors import VideoError
 
@@ -15,7 +18,9 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
 
+Packets: TypeAlias = "Iterator[Packet[Any] | None]"
 MAX_BAD_PACKETS = 32
+_SEEK_BACK = (1, 10, 100)  # seconds before a keyframe, tried in turn
 
 # FFmpeg would follow what these name, other files included.
 _PLAYLISTS = {".m3u", ".m3u8", ".ffconcat", ".concat", ".sdp", ".mpd", ".pls"}
@@ -53,7 +58,7 @@ def open_media(path: str | os.PathLike[str]) -> InputContainer:
         ) from error
 
 
-def read_packets(container: InputContainer, *streams: Any) -> Iterator[Packet[Any] | None]:
+def read_packets(container: InputContainer, *streams: Any) -> Packets:
     """Yield packets, None for one that cannot be read, until 33 in a row cannot or the end."""
     import av
 
@@ -65,9 +70,60 @@ def read_packets(container: InputContainer, *streams: Any) -> Iterator[Packet[An
                     unread = 0
                     yield packet
             return
+        except IndexError:
+            return  # PyAV's at the end of a file in which a damaged table has announced a stream
         except av.error.FFmpegError:
             unread += 1
             yield None
+
+
+@dataclass(frozen=True, slots=True)
+class Keyframe:
+    """Tells a keyframe packet from all others of a file, however it was reached.
+
+    Attributes:
+        pts: Raw time stamp.
+        checksum: CRC-32 of its data; some formats count packets instead of storing time stamps,
+            and count differently behind damage when they seek.
+    """
+
+    pts: int
+    checksum: int
+
+    def matches(self, packet: Packet[Any]) -> bool:
+        """Whether a packet is this one."""
+        return packet.pts == self.pts and packet.is_keyframe and zlib.crc32(packet) == self.checksum
+
+
+def read_from_key(stream: Any, key: Keyframe) -> Packets | None:
+    """Yield a stream's packets as `read_packets` does, from a keyframe on.
+
+    Returns:
+        None where no seek leads there.
+    """
+    import av
+
+    for seconds in _SEEK_BACK:
+        try:
+            stream.container.seek(key.pts - round(seconds / stream.time_base), stream=stream)
+        except av.error.FFmpegError:
+            return None
+        packets = read_packets(stream.container, stream)
+        head = _find(packets, key)
+        if head is not None:
+            return chain((head,), packets)
+    return None
+
+
+def _find(packets: Packets, key: Keyframe) -> Packet[Any] | None:
+    for packet in packets:
+        if packet is None or packet.pts is None:
+            continue
+        if key.matches(packet):
+            return packet
+        if packet.pts >= key.pts:
+            return None  # the seek led too far
+    return None
 
 
 def reason(error: Exception) -> str:

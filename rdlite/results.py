@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # from one CPU type to another, and half the text of an exact float32.
 _PIXEL_DIGITS = 3
 _SCORE_DIGITS = 6
+_NOT_XML = re.compile("[^\t\n -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class Detection(NamedTuple):
@@ -116,6 +118,42 @@ class Detections:
             image_size=image_size,
         )
 
+    @classmethod
+    def from_dict(
+        cls, line: Mapping[str, Any], *, names: Sequence[str], category_ids: Sequence[int]
+    ) -> Detections:
+        """Return what `to_dict` described, as precise as that is, without `speed`.
+
+        `to_dict` of the result is the same again.
+
+        Args:
+            line: What `to_dict` returned, or a line of a file of JSON lines.
+            names: The model's class names, as in the file's header.
+            category_ids: Dataset (COCO) category id of each class, likewise.
+
+        Raises:
+            OptionError: It is something else, or the names are those of another model.
+        """
+        try:
+            objects = line["detections"]
+            found = cls(
+                xyxy=np.array([one["xyxy"] for one in objects], np.float32).reshape(-1, 4),
+                confidence=np.array([one["confidence"] for one in objects], np.float32),
+                class_id=np.array([one["class_id"] for one in objects], np.int64),
+                names=tuple(names),
+                category_ids=tuple(category_ids),
+                image_size=(line["width"], line["height"]),
+                dropped_nonfinite=line.get("dropped_nonfinite", 0),
+            )
+            given = [one["class_name"] for one in objects]
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise OptionError(f"not detections as to_dict describes them: {error!r}") from error
+        if found.class_names != given:
+            raise OptionError(f"the classes are {found.class_names} by number, {given} by name")
+        if not (np.isfinite(found.xyxy).all() and np.isfinite(found.confidence).all()):
+            raise OptionError("boxes and scores must be finite numbers")
+        return found
+
     @property
     def class_names(self) -> list[str]:
         """Class name of each object."""
@@ -170,6 +208,13 @@ class Detections:
         values = [getattr(self, item.name) for item in fields(self)]
         return type(self), tuple(dict(v) if isinstance(v, Mapping) else v for v in values)
 
+    def _rounded(self) -> Iterator[Detection]:
+        """Yield what files hold: every format is made from the same numbers."""
+        for one in self:
+            x1, y1, x2, y2 = (round(value, _PIXEL_DIGITS) for value in one.xyxy)
+            score = round(one.confidence, _SCORE_DIGITS)
+            yield one._replace(xyxy=(x1, y1, x2, y2), confidence=score)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, ready for `json.dumps`.
 
@@ -185,12 +230,12 @@ class Detections:
             "height": height,
             "detections": [
                 {
-                    "xyxy": [round(value, _PIXEL_DIGITS) for value in one.xyxy],
-                    "confidence": round(one.confidence, _SCORE_DIGITS),
+                    "xyxy": list(one.xyxy),
+                    "confidence": one.confidence,
                     "class_id": one.class_id,
                     "class_name": one.name,
                 }
-                for one in self
+                for one in self._rounded()
             ],
         }
 
@@ -205,29 +250,34 @@ class Detections:
                 "image_id": image_id,
                 "category_id": self.category_ids[one.class_id],
                 "bbox": [round(value, _PIXEL_DIGITS) for value in _xywh(one.xyxy)],
-                "score": round(one.confidence, _SCORE_DIGITS),
+                "score": one.confidence,
             }
-            for one in self
+            for one in self._rounded()
         ]
 
-    def to_yolo(self) -> str:
+    def to_yolo(self, *, confidence: bool = True) -> str:
         """Return one line per object: class id, centre x, centre y, width, height, confidence.
 
         The four box values are fractions of the image's width and height.
+
+        Args:
+            confidence: False leaves it out; the files that trainers read have no such column.
         """
         width, height = self.image_size
         lines = []
-        for one in self:
+        for one in self._rounded():
             x, y, w, h = _xywh(one.xyxy)
             box = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
-            values = " ".join(f"{value:.6f}" for value in (*box, one.confidence))
+            score = (one.confidence,) if confidence else ()
+            values = " ".join(f"{value:.6f}" for value in (*box, *score))
             lines.append(f"{one.class_id} {values}\n")
         return "".join(lines)
 
     def to_voc(self, filename: str) -> str:
-        """Return a Pascal VOC annotation as XML text.
+        r"""Return a Pascal VOC annotation as XML text.
 
-        Boxes follow VOC: whole pixels counted from 1, the last one included.
+        Boxes follow VOC: whole pixels counted from 1, the last one included. Control characters
+        and bytes that are not UTF-8 are written as escapes, such as `\u0001`.
 
         Args:
             filename: The image's file name, stored in the annotation.
@@ -237,10 +287,10 @@ class Detections:
         size = ElementTree.SubElement(root, "size")
         for tag, value in zip(("width", "height", "depth"), (*self.image_size, 3), strict=True):
             _leaf(size, tag, value)
-        for one in self:
+        for one in self._rounded():
             entry = ElementTree.SubElement(root, "object")
             _leaf(entry, "name", one.name)
-            _leaf(entry, "confidence", round(one.confidence, _SCORE_DIGITS))
+            _leaf(entry, "confidence", one.confidence)
             box = ElementTree.SubElement(entry, "bndbox")
             for tag, value in zip(
                 ("xmin", "ymin", "xmax", "ymax"), _voc(one.xyxy, self.image_size), strict=True
@@ -308,4 +358,6 @@ def _voc(
 
 
 def _leaf(parent: ElementTree.Element, tag: str, value: object) -> None:
-    ElementTree.SubElement(parent, tag).text = str(value)
+    # What XML cannot hold, which file names can, as in JSON: \u0001, \udcff.
+    text = _NOT_XML.sub(lambda match: f"\\u{ord(match[0]):04x}", str(value))
+    ElementTree.SubElement(parent, tag).text = text

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,16 @@ import numpy.typing as npt
 
 from rdlite.errors import OptionError, VideoError
 from rdlite.image import MAX_PIXELS
-from rdlite.media import MAX_BAD_PACKETS, SWS_MATRIX, open_media, read_packets, reason, yuv_matrix
+from rdlite.media import (
+    MAX_BAD_PACKETS,
+    SWS_MATRIX,
+    Keyframe,
+    open_media,
+    read_from_key,
+    read_packets,
+    reason,
+    yuv_matrix,
+)
 from rdlite.options import check_count
 
 if TYPE_CHECKING:
@@ -25,6 +35,8 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
+
+    from rdlite.videoplan import Part
 
 # Containers that state a duration in their header and do not fail when they end early.
 _DECLARE_DURATION = ("matroska", "avi")
@@ -60,9 +72,11 @@ class VideoReader:
 
     Args:
         path: The file. URLs and playlists are refused.
-        stride: Return every Nth frame.
+        stride: Return every Nth frame, counted through all parts.
         start: Seconds since the container's start of the first frame wanted, None for all.
         end: Seconds before which the last frame wanted begins, None for all.
+        part: Return the frames of this part of a `VideoPlan` only, counted from 0, and count
+            only its packets; it has its own start and end.
 
     Attributes:
         frames_read: Frames from `start` to `end`, those that `stride` skips included.
@@ -79,8 +93,9 @@ class VideoReader:
         rotation: Degrees by which the latest frame was turned to be upright.
 
     Raises:
-        OptionError: `stride`, `start` or `end` is out of range.
-        VideoError: The file holds no video, or more than 32 packets in a row are damaged.
+        OptionError: `stride`, `start` or `end` is out of range, or is given with a part.
+        VideoError: The file holds no video or is not the one that was planned, or more than 32
+            packets in a row are damaged.
     """
 
     def __init__(
@@ -90,23 +105,31 @@ class VideoReader:
         stride: int = 1,
         start: float | None = None,
         end: float | None = None,
+        part: Part | None = None,
     ) -> None:
         _check_range(stride, start, end)
+        if part and (start, end) != (None, None):
+            raise OptionError("give start and end to plan_video, not with a part of its plan")
         self.path = Path(path)
         self.frames_read = self.bad_packets = self.missing_pts = 0
         self.truncated = False
-        self._stride = stride
+        self._stride, self._part = stride, part
         self.rotation = self._end_ticks = self._last_dts = 0
         self._open()
-        self._first, self._last = self.ticks(start) or 0, self.ticks(end)
+        self._first, self._last = self.ticks(start), self.ticks(end)
+        if part:
+            # Up to the next part's keyframe all frames belong here, whatever their time.
+            self._first, self._last = part.first, part.last if part.next_key is None else None
         self.declared_frames = self.stream.frames
         self.duration = (self._container.duration or 0) / 1e6
         streams = self._container.streams
         self.other_streams = dict(Counter(str(s.type) for s in streams if s is not self.stream))
 
     def _open(self) -> None:
+        from av.stream import Discard
+
         self._container = open_media(self.path)
-        self._wait_for_key = False
+        self._sought = self._wait_for_key = self._in_next_part = False
         try:
             self.stream = _video_stream(self._container, self.path)
             self._check_size(self.stream.codec_context)
@@ -115,6 +138,10 @@ class VideoReader:
             raise
         # One thread gives the same frames on every machine and reports errors where they are.
         self.stream.codec_context.thread_count = 1
+        for other in self._container.streams:
+            if other is not self.stream:
+                other.discard = Discard.all  # skipped unread, where the container can
+        self._unread = read_packets(self._container, self.stream)
         self.time_base = _fraction(self.stream.time_base, Fraction(1, 90_000))
         guess = _fraction(self.stream.guessed_rate, Fraction(25))
         self.rate = _fraction(self.stream.average_rate, guess)
@@ -138,16 +165,21 @@ class VideoReader:
         return [sentence for sentence, applies in sentences.items() if applies]
 
     def __iter__(self) -> Iterator[Frame]:
+        before = self._part.frames_before if self._part else 0
         with self:
             for ticks, decoded in self._timed():
                 if self._last is not None and ticks >= self._last:
+                    if self._in_next_part:
+                        continue
                     return
-                if ticks >= self._first:
+                if self._first is None or ticks >= self._first:
                     index = self.frames_read
                     self.frames_read += 1
-                    if index % self._stride == 0:
+                    self.missing_pts += decoded.pts is None
+                    if (index + before) % self._stride == 0:
                         yield self._frame(index, ticks, decoded)
-            self.truncated = self.truncated or self._ends_early()
+            if not self._in_next_part:
+                self.truncated = self.truncated or self._ends_early()
 
     def _frame(self, index: int, ticks: int, decoded: VideoFrame) -> Frame:
         seconds, duration = float(ticks * self.time_base), decoded.duration or 0
@@ -161,20 +193,34 @@ class VideoReader:
         step = max(1, round(1 / self.rate / self.time_base))
         following = 0
         for frame in self._decoded_from_first():
-            if frame.pts is None:
-                self.missing_pts += 1
             ticks = following if frame.pts is None else frame.pts - self.origin
             following = ticks + (frame.duration or step)
             self._end_ticks = max(self._end_ticks, following)
             yield ticks, frame
 
+    def packets(self) -> Iterator[Packet[VideoStream] | None]:
+        """Yield the packets undecoded, once more from where the frames were read from.
+
+        None stands for a packet that cannot be read.
+        """
+        sought = self._sought
+        self._restart()
+        if sought:
+            self._seek()
+        return self._unread
+
     def _decoded_from_first(self) -> Iterator[VideoFrame]:
+        if self._part and self._part.key:
+            self._go_to(self._part.key)
+            yield from self._decoded()
+            return
         # Where a seek leads is checked, because an index may point too far; reading from the
         # beginning is slower and always right.
+        first = 0 if self._first is None else self._first
         if self._seek():
             frames = self._decoded()
             head = next(frames, None)
-            if head is not None and head.pts is not None and head.pts - self.origin <= self._first:
+            if head is not None and head.pts is not None and head.pts - self.origin <= first:
                 yield head
                 yield from frames
                 return
@@ -185,7 +231,7 @@ class VideoReader:
         import av
 
         # One second early, for frames that are stored after later ones.
-        target = self._first + self.origin - int(1 / self.time_base)
+        target = (self._first or 0) + self.origin - int(1 / self.time_base)
         if target <= (self.stream.start_time or 0):
             return False
         try:
@@ -193,8 +239,18 @@ class VideoReader:
         except av.error.FFmpegError:
             self._restart()
             return False
-        self._wait_for_key = True
+        self._sought = self._wait_for_key = True
         return True
+
+    def _go_to(self, key: Keyframe) -> None:
+        packets = read_from_key(self.stream, key)
+        if packets is None:  # the index of a damaged file leads to other places
+            self._restart()
+            head = next((packet for packet in self._unread if packet and key.matches(packet)), None)
+            if head is None:
+                raise VideoError(f"{self.path} has changed since it was planned; plan it again")
+            packets = chain((head,), self._unread)
+        self._unread = packets
 
     def _restart(self) -> None:
         self.close()
@@ -210,7 +266,7 @@ class VideoReader:
                 frames = self.stream.decode(packet)
             except av.error.FFmpegError as error:
                 in_a_row += 1
-                self.bad_packets += not (packet and packet.is_corrupt)  # or it is counted already
+                self._count_bad(not (packet and packet.is_corrupt))  # or it is counted already
                 if in_a_row > MAX_BAD_PACKETS:
                     raise VideoError(
                         f"{self.path} is damaged: after {self.frames_read} frames {in_a_row} "
@@ -222,20 +278,38 @@ class VideoReader:
 
     def _packets(self) -> Iterator[Packet[VideoStream] | None]:
         unread = 0
-        for packet in read_packets(self._container, self.stream):
+        for packet in self._unread:
             if packet is None:
                 unread += 1
                 continue
-            self.bad_packets += unread + bool(packet.is_corrupt)
+            self._count_bad(unread)
             unread = 0
-            if self._wait_for_key and not packet.is_keyframe:
+            if self._is_past_part(packet):
+                break
+            self._meet(packet)
+            self._count_bad(packet.is_corrupt)
+            if self._wait_for_key:
                 continue
-            self._wait_for_key = False
             self._last_dts = packet.dts or 0
             yield packet
         # Packets that cannot be read up to the end of the file were cut off.
-        self.truncated = unread > 0
+        self.truncated = unread > 0 and not self._in_next_part
         yield None
+
+    def _is_past_part(self, packet: Packet[VideoStream]) -> bool:
+        # Then all frames of the part are in the decoder, and those that it holds back come last.
+        key = self._part and self._part.next_key
+        return self._in_next_part and key is not None and (packet.pts or 0) > key.pts
+
+    def _meet(self, packet: Packet[VideoStream]) -> None:
+        self._wait_for_key = self._wait_for_key and not packet.is_keyframe
+        # Frames of this part may be stored behind the next part's keyframe, which they need.
+        if self._part and self._part.next_key and self._part.next_key.matches(packet):
+            self._in_next_part = True
+            self._last = self._part.last
+
+    def _count_bad(self, packets: int) -> None:
+        self.bad_packets += 0 if self._in_next_part else int(packets)
 
     def _image(self, frame: VideoFrame) -> npt.NDArray[np.uint8]:
         self._check_size(frame)

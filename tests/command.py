@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from rdlite.cli import main
+
+PLAIN_USER = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+"""Goes before a command that is to respect the permissions of files, which root need not."""
 
 
 def cli(*arguments: object) -> int:
@@ -24,3 +28,10 @@ def command(*arguments: object) -> list[str]:
 def lines(path: Path) -> list[dict[str, Any]]:
     """The objects in a JSON Lines file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def script(code: str, *arguments: object) -> list[str]:
+    """The command that runs Python code with the installed rdlite and with `tests` to import."""
+    root = str(Path(__file__).parents[1])
+    code = f"import sys; sys.path.append({root!r})\n{code}"
+    return [sys.executable, "-P", "-c", code, *(str(a) for a in arguments)]

@@ -40,6 +40,13 @@ def test_draw_returns_a_copy(street: np.ndarray) -> None:
     assert (picture != street).any()
 
 
+def test_draw_in_place_draws_the_same_on_the_array_itself(street: np.ndarray) -> None:
+    boxes = found((10, 60, 200, 200), size=(640, 272))
+    picture = street.copy()
+    assert draw(picture, boxes, in_place=True) is picture
+    assert (picture == draw(street, boxes)).all()
+
+
 def test_draw_of_nothing_changes_nothing() -> None:
     assert (draw(gray(40, 30), found(size=(40, 30))) == 128).all()
 

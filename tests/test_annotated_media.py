@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from rdlite.detector import Detector
+from rdlite.pipeline import annotate_video
 from rdlite.video import VideoReader
 from tests.command import lines
 from tests.media import (
     Sound,
+    TwoBoxes,
     annotated,
     clip,
     frame_numbers,
@@ -237,12 +239,12 @@ def test_annotate_scales_frames_of_another_size_to_the_first(tmp_path: Path) -> 
     ]
     source = tmp_path / "both.ts"
     source.write_bytes(b"".join(part.read_bytes() for part in parts))
-    output, summary = annotated(source, stride=100)
+    detector, output = TwoBoxes(), tmp_path / "out.mp4"
+    summary = annotate_video(detector, source, output, stride=100)
     assert frame_numbers(output) == [0, 1, 2, 3, 4] * 2
     assert summary.rescaled_frames == 5
-    assert summary.detected_frames == 2  # boxes of one size are not drawn on another
-    sizes = [(line["width"], line["height"]) for line in lines(output.with_suffix(".jsonl"))[1:]]
-    assert sizes == [(96, 64), (128, 80)]
+    assert detector.sizes == [(96, 64), (128, 80)]  # boxes of one size are not drawn on another
+    assert [line["frame"] for line in lines(output.with_suffix(".jsonl"))[1:]] == [0]
 
 
 @pytest.mark.parametrize(

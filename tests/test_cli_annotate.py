@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -49,7 +51,7 @@ def test_a_bad_video_does_not_stop_the_others(
     assert lines(out / "errors.jsonl")[0]["input"] == str(videos / "a.mp4")
     printed = capsys.readouterr()
     assert "a.mp4" in printed.err and printed.err.count("\n") == 1
-    assert printed.out.endswith("1 video, 0 damaged, 1 failed\n")
+    assert "1 video (4 frames), 4 objects (2 person, 2 car), 0 damaged, 1 failed" in printed.out
 
 
 def test_all_options_reach_the_pipeline(
@@ -86,14 +88,88 @@ def test_a_truncated_video_is_kept_up_to_its_end_and_counted(
 def test_existing_files_are_only_replaced_on_demand(
     videos: Path, tiny_model: Path, tmp_path: Path, capsys: Printed
 ) -> None:
-    arguments = ("annotate", videos / "b.mp4", "-o", tmp_path / "out", "--model", tiny_model)
+    out = tmp_path / "out"
+    arguments = ("annotate", videos / "b.mp4", "-o", out, "--model", tiny_model)
+    out.mkdir()
+    for name in ("b.jsonl", "b.mp4"):
+        (out / name).write_text("of the user")
+        for options in ((), ("--resume",)):
+            assert cli(*arguments, *options) == 1
+            assert f"{name} exists already; use --overwrite" in capsys.readouterr().err
+        assert (out / name).read_text() == "of the user"
+        (out / name).unlink()
+        shutil.rmtree(out / ".rdlite")
     assert cli(*arguments) == 0
     assert cli(*arguments) == 1
-    assert "b.mp4 exists already; use --overwrite" in capsys.readouterr().err
-    (tmp_path / "out" / "b.mp4").unlink()
-    assert cli(*arguments) == 1
-    assert "b.jsonl exists already; use --overwrite" in capsys.readouterr().err
+    assert f"{out} holds an earlier run" in capsys.readouterr().err
     assert cli(*arguments, "--overwrite") == 0
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip of several parts."""
+    return clip(tmp_path_factory.mktemp("long") / "clip.mp4", 1200, options={"g": "50"})
+
+
+def test_one_video_is_gone_on_with_where_it_was_killed(
+    long_clip: Path, tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    arguments = ("annotate", long_clip, "--model", tiny_model)
+    assert cli(*arguments, "-o", tmp_path / "whole.mp4") == 0
+    target = tmp_path / "killed" / "whole.mp4"
+    process = subprocess.Popen(command(*arguments, "-o", target, "--workers", 2))
+    part = target.parent / ".whole.mp4.rdlite" / "part-00001.json"
+    deadline = time.monotonic() + 60
+    while not part.exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert not target.exists()
+    capsys.readouterr()
+    assert cli(*arguments, "-o", target, "--resume", "--conf", 0.3) == 1
+    assert "begun with other settings (conf was 0.25, now 0.3)" in capsys.readouterr().err
+    assert cli(*arguments, "-o", target, "--resume") == 0
+    assert target.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    assert [p.name for p in target.parent.iterdir() if p.name != "whole.jsonl"] == ["whole.mp4"]
+
+
+def test_one_video_that_is_done_is_not_done_again(
+    videos: Path, tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    target = tmp_path / "b.mp4"
+    arguments = ("annotate", videos / "b.mp4", "-o", target, "--model", tiny_model)
+    assert cli(*arguments, "--resume") == 0
+    before = target.stat()
+    capsys.readouterr()
+    assert cli(*arguments, "--resume") == 0
+    assert capsys.readouterr().err == f"rdlite: {target} is done already\n"
+    assert cli(*arguments, "--resume", "--iou", 0.4) == 1
+    assert "written with other settings (iou was 0.5, now 0.4)" in capsys.readouterr().err
+    assert target.stat().st_ino == before.st_ino
+    assert cli(*arguments, "--resume", "--overwrite", "--iou", 0.4) == 0
+    assert lines(target.with_suffix(".jsonl"))[0]["options"]["iou"] == 0.4
+
+
+def test_a_full_disk_ends_the_batch_and_it_goes_on_when_there_is_room(
+    videos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    (videos / "a.mp4").unlink()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    clip(videos / "c.mp4", [noise] * 20, options={"qp": "1"})
+    clip(videos / "d.mp4", 4)
+    out = tmp_path / "out"
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+    arguments = command("annotate", videos, "-o", out, "--model", tiny_model, "--crf", 1)
+    done = subprocess.run(arguments, preexec_fn=limit, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1 and "c.mp4" in done.stderr
+    assert "stopped, 2 not done; the same command with --resume goes on" in done.stdout
+    assert subprocess.run([*arguments, "--resume"], capture_output=True).returncode == 0
+    visible = [p.name for p in out.iterdir() if not p.name.startswith(".")]
+    assert sorted(visible) == [f"{n}.{e}" for n in "bcd" for e in ("jsonl", "mp4")]
 
 
 def test_an_input_is_never_replaced(

@@ -15,6 +15,7 @@ import pytest
 
 from rdlite import Detector
 from rdlite.image import load
+from rdlite.sinks import FORMATS
 from tests.command import cli, command, lines
 from tests.conftest import ModelWriter, constant_model
 from tests.media import clip
@@ -37,7 +38,9 @@ Printed = pytest.CaptureFixture[str]
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    """All files, without the record."""
+    files = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    return sorted(str(path) for path in files if path.parts[0] != ".rdlite")
 
 
 def test_copies_and_jsonl_are_written_and_a_bad_file_stops_nothing(
@@ -104,19 +107,20 @@ def test_existing_files_are_only_replaced_on_demand(
 ) -> None:
     out = tmp_path / "out"
     arguments = ("detect", photos / "a.png", "-o", out, "--model", tiny_model)
-    (tmp_path / "out").mkdir()
-    (out / "errors.jsonl").write_text('{"input": "of an earlier run"}\n')
-    assert cli("detect", photos / "bad.jpg", *arguments[1:]) == 3
-    before = {name: (out / name).read_bytes() for name in names(out)}
-    assert cli(*arguments, "--conf", 0.9) == 1
-    assert "detections.jsonl exists already; use --overwrite" in capsys.readouterr().err
-    (out / "detections.jsonl").rename(out / "old.jsonl")
+    out.mkdir()
+    (out / "a.png").write_text("of the user")
     assert cli(*arguments) == 1
     assert "a.png exists already; use --overwrite" in capsys.readouterr().err
-    assert before["a.png"] == (out / "a.png").read_bytes()
-    assert len(lines(out / "errors.jsonl")) == 3
-    assert cli(*arguments, "--overwrite") == 0
-    assert names(out) == ["a.png", "detections.jsonl", "old.jsonl"]
+    assert cli(*arguments, "--resume") == 1  # the record does not say that it is ours
+    assert (out / "a.png").read_text() == "of the user"
+    assert len(lines(out / "errors.jsonl")) == 1
+    assert cli(*arguments) == 1
+    assert "detections.jsonl exists already; use --overwrite" in capsys.readouterr().err
+    (out / "detections.jsonl").unlink()
+    assert cli(*arguments) == 1
+    assert f"{out} holds an earlier run" in capsys.readouterr().err
+    assert cli(*arguments, "--overwrite", "--conf", 0.9) == 0
+    assert names(out) == ["a.png", "detections.jsonl"]
 
 
 @pytest.mark.parametrize("output", [".", "link", "more/.."])
@@ -145,7 +149,7 @@ def test_links_do_not_lead_out_of_the_output_folder(
     elsewhere.mkdir()
     (out / "more").symlink_to(elsewhere)
     assert cli("detect", photos, "-o", out, "--model", tiny_model) == 3
-    assert "behind a link out of" in capsys.readouterr().err
+    assert f"leads out of {out}" in capsys.readouterr().err
     assert not list(elsewhere.iterdir())
 
 
@@ -207,7 +211,7 @@ def test_coco_and_csv(
     else:
         assert content.splitlines()[1].split(",")[5] == "car"
     summary = json.loads(capsys.readouterr().out)
-    assert summary["detections"] == {"car": 1} and summary["copies"] is None
+    assert summary["detections"] == {"car": 1} and summary["written"] == [str(out / name)]
 
 
 def test_classes_by_index(photos: Path, tiny_model: Path, capsys: Printed) -> None:
@@ -236,10 +240,97 @@ def test_quiet_says_only_what_went_wrong(
     assert printed.out == "" and printed.err.count("\n") == 1 and "bad.jpg" in printed.err
 
 
-def test_a_video_is_sent_to_annotate(tiny_model: Path, tmp_path: Path, capsys: Printed) -> None:
-    clip(tmp_path / "clip.mp4", 3)
-    assert cli("detect", tmp_path / "clip.mp4", "-o", "-", "--model", tiny_model) == 1
-    assert "use rdlite annotate" in capsys.readouterr().err
+@pytest.fixture
+def mixed(photos: Path, squares: np.ndarray) -> Path:
+    """The photos, and among them two clips of which one has the name of a file of ours."""
+    clip(photos / "more" / "clip.mp4", [squares] * 5)
+    clip(photos / "detections.avi", [squares] * 3, codec="mpeg4")
+    (photos / "bad.jpg").unlink()
+    return photos
+
+
+def test_videos_have_their_own_files(
+    mixed: Path, tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    out = tmp_path / "out"
+    assert cli("detect", mixed, "-o", out, "--model", tiny_model, "--stride", 2) == 0
+    videos = ["detections-2.jsonl", "more/clip.jsonl"]
+    assert names(out) == sorted(["a.png", "detections.jsonl", "more/a.png", *videos])
+    header, *frames = lines(out / "more" / "clip.jsonl")
+    assert header["source"] == str(mixed / "more" / "clip.mp4")
+    assert [frame["frame"] for frame in frames] == [0, 2, 4]
+    assert [len(frame["detections"]) for frame in frames] == [2, 2, 2]
+    assert len(lines(out / "detections.jsonl")) == 1 + 2
+    assert "2 images, 2 videos (8 frames), 14 objects (7 person, 7 car), 0 damaged, 0 failed" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("coco", ["detections.json", "detections-2.json", "more/clip.json"]),
+        ("csv", ["detections.csv", "detections-2.csv", "more/clip.csv"]),
+        (
+            "yolo",
+            [
+                "detections-yolo/a.txt",
+                "detections-yolo/more/a.txt",
+                *(f"detections-2-yolo/detections.avi/00000{n}.txt" for n in range(3)),
+                *(f"more/clip-yolo/clip.mp4/00000{n}.txt" for n in range(5)),
+            ],
+        ),
+    ],
+)
+def test_every_format_for_images_and_videos(
+    kind: str, expected: list[str], mixed: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    options = ("--model", tiny_model, "--format", kind, "--no-images")
+    assert cli("detect", mixed, "-o", out, *options) == 0
+    found = [name for name in names(out) if Path(name).name not in ("classes.txt", "data.yaml")]
+    assert found == sorted(expected)
+
+
+def test_the_formats_offered_are_those_there_are(capsys: Printed) -> None:
+    with pytest.raises(SystemExit):
+        cli("detect", "--help")
+    assert "{" + ",".join(FORMATS) + "}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_standard_output_has_images_and_videos_in_their_order(
+    workers: int, mixed: Path, tiny_model: Path, capsys: Printed
+) -> None:
+    arguments = ("--model", tiny_model, "--workers", workers, "--stride", 2, "--quiet")
+    sources = (mixed / "more" / "clip.mp4", mixed / "a.png", mixed / "no.png", mixed)
+    assert cli("detect", *sources, "-o", "-", *arguments) == 3
+    printed = capsys.readouterr()
+    header, *found = [json.loads(line) for line in printed.out.splitlines()]
+    assert header["options"]["stride"] == 2
+    clip_name, detections = str(mixed / "more" / "clip.mp4"), str(mixed / "detections.avi")
+    assert [(line["image"], line.get("frame")) for line in found] == [
+        *((clip_name, frame) for frame in (0, 2, 4)),
+        (str(mixed / "a.png"), None),
+        *((detections, frame) for frame in (0, 2)),
+        (str(mixed / "more" / "a.png"), None),
+    ]
+    assert all(len(line["detections"]) == 2 for line in found)
+    assert "no.png" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--format", "yolo"), "cannot go to standard output; name a folder with -o"),
+        (("--resume",), "needs a folder that remembers what is done"),
+    ],
+)
+def test_what_standard_output_cannot_do_is_refused(
+    arguments: tuple[str, ...], reason: str, photos: Path, tiny_model: Path, capsys: Printed
+) -> None:
+    assert cli("detect", photos, "-o", "-", "--model", tiny_model, *arguments) == 1
+    assert reason in capsys.readouterr().err
 
 
 def test_folders_that_cannot_be_listed_are_failures(
@@ -329,9 +420,12 @@ def test_an_output_that_cannot_grow_stops_the_batch(tiny_model: Path, tmp_path: 
         text=True,
     )
     assert done.returncode == 3
-    assert "c.png" in done.stderr and "File too large" in done.stderr
-    assert "2 images" in done.stdout and "stopped, 1 not done" in done.stdout
-    assert names(out) == ["a.png", "b.png", "detections.jsonl"]
+    assert "c.png cannot be written: File too large" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "2 images" in done.stdout and "stopped, 2 not done" in done.stdout
+    assert names(out) == ["a.png", "b.png"]
+    assert cli("detect", tmp_path, "-o", out, "--model", tiny_model, "--resume") == 0
+    assert names(out) == ["a.png", "b.png", "c.png", "d.png", "detections.jsonl"]
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(photos: Path, tiny_model: Path) -> None:
@@ -357,15 +451,15 @@ def test_an_interruption_keeps_what_is_done(
     arguments = command("detect", tmp_path, "-o", out, "--model", tiny_model)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not (out / "0005.png").exists() and time.monotonic() < deadline:
+    while not (out / "0040.png").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal_number)
     printed, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "")
-    done = len(lines(out / "detections.jsonl")) - 1
-    assert 5 <= done < 3000
-    assert f"interrupted, {3000 - done} not done" in printed
-    assert not list(out.glob(".*partial*"))
+    done = sum("input" in line for line in lines(out / ".rdlite" / "images.jsonl"))
+    assert 16 <= done < 3000
+    assert f"interrupted, {3000 - done} not done; the same command with --resume" in printed
+    assert not list(out.glob(".*partial*")) and not (out / "detections.jsonl").exists()
 
 
 def test_files_passed_over_for_their_endings_are_counted(

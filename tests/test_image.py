@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
-import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +38,6 @@ def encode(rgb: np.ndarray | Image.Image, kind: str, **options: Any) -> bytes:
     given = Image.fromarray(rgb) if isinstance(rgb, np.ndarray) else rgb
     given.save(stream, kind, **options)
     return stream.getvalue()
-
-
-def png_claiming(width: int, height: int) -> bytes:
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b""))
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
@@ -128,81 +115,6 @@ def test_sixteen_bits_keep_the_high_byte(kind: str) -> None:
         np.testing.assert_array_equal(load(source), np.full((4, 5, 3), 40_000 >> 8))
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
-def test_an_animation_gives_its_first_frame(kind: str) -> None:
-    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue")]
-    options = {"lossless": True} if kind == "WEBP" else {}
-    data = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
-    np.testing.assert_array_equal(load(data), np.full((10, 20, 3), (0, 0, 255), np.uint8))
-
-
-@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 4000), (4000, 1), (2, 2)])
-def test_extreme_shapes_load_and_resize(width: int, height: int) -> None:
-    result = load(encode(picture(width, height), "PNG"))
-    assert result.shape == (height, width, 3)
-    assert resize(result, (32, 48)).shape == (32, 48, 3)
-
-
-@pytest.mark.parametrize("name", ["with spaces.png", "ß漢字.png", "n" * 200, "new\nline.png"])
-def test_any_file_name_works(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    path.write_bytes(encode(picture(), "PNG"))
-    assert load(path).shape == (32, 48, 3)
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9])
-def test_a_truncated_file_is_an_error_that_names_it(
-    kind: str, share: float, tmp_path: Path
-) -> None:
-    noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    data = encode(noise, kind)
-    path = tmp_path / "cut.img"
-    path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(ImageError, match=r"cut\.img: .*(truncated|damaged|incomplete)"):
-        load(path)
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_a_file_cut_anywhere_in_its_header_is_an_image_error(kind: str) -> None:
-    data = encode(picture(), kind)
-    for length in range(0, 60):
-        with pytest.raises(ImageError):
-            load(data[:length])
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_damaged_bytes_give_an_image_or_an_image_error(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    kind = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")[seed % 6]
-    data = bytearray(encode(picture(), kind))
-    for at in rng.integers(0, len(data), 20):
-        data[at] = rng.integers(0, 256)
-    try:
-        result = load(data, max_pixels=1_000_000)
-    except ImageError:
-        return
-    assert result.dtype == np.uint8
-    assert result.ndim == 3
-
-
-def test_bytes_that_are_no_image_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "noise.jpg"
-    path.write_bytes(np.random.default_rng(0).bytes(5000))
-    with pytest.raises(ImageError, match=r"noise\.jpg: .* not a JPEG, PNG, WebP"):
-        load(path)
-    path.write_bytes(b"")
-    with pytest.raises(ImageError, match=r"noise\.jpg: is empty"):
-        load(path)
-    with pytest.raises(ImageError, match="image bytes: is empty"):
-        load(b"")
-
-
-def test_a_pixel_bomb_is_refused_before_it_is_decoded() -> None:
-    with pytest.raises(ImageError, match="too many pixels, 60000x60000; the limit is 178,956,970"):
-        load(png_claiming(60_000, 60_000))
-
-
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_the_pixel_limit_holds_for_every_format(kind: str) -> None:
     data = encode(picture(48, 32), kind)
@@ -241,31 +153,6 @@ def test_headers_tell_the_size_without_decoding(kind: str, options: dict[str, An
     assert header == (kind.lower(), 37, 23)
 
 
-def test_files_that_are_not_regular_are_refused_without_waiting(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "link").symlink_to(tmp_path / "gone")
-    for name, reason in [
-        ("", "is a directory"),
-        ("pipe", "is not a regular file"),
-        ("link", "No such file"),
-        ("missing.jpg", "No such file"),
-    ]:
-        with pytest.raises(ImageError, match=reason) as caught:
-            load(tmp_path / name)
-        assert str(tmp_path / name) in str(caught.value)
-    with pytest.raises(ImageError, match="null"):
-        load("a\0b.jpg")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_file_without_read_permission_is_an_image_error(tmp_path: Path) -> None:
-    path = tmp_path / "secret.png"
-    path.write_bytes(encode(picture(), "PNG"))
-    path.chmod(0)
-    with pytest.raises(ImageError, match=r"secret\.png: cannot be read \(Permission denied\)"):
-        load(path)
-
-
 def test_arrays_of_every_accepted_shape() -> None:
     bgr = picture()[..., ::-1].copy()
     gray = bgr[..., 0]
@@ -298,25 +185,6 @@ def test_read_only_and_fortran_arrays_work() -> None:
     np.testing.assert_array_equal(load(np.asfortranarray(array)), array)
 
 
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.zeros((4, 4, 3)), "must be uint8, got float64"),
-        (np.zeros((4, 4, 3), bool), "must be uint8, got bool"),
-        (np.zeros((4, 4, 3), np.int64), "must be uint8, got int64"),
-        (np.zeros((4, 4, 3), object), "must be uint8, got object"),
-        (np.zeros((0, 0, 3), np.uint8), r"must have pixels, got shape \(0, 0, 3\)"),
-        (np.zeros((4, 0), np.uint8), "must have pixels"),
-        (np.zeros((4, 4, 2), np.uint8), r"got \(4, 4, 2\)"),
-        (np.zeros((2, 4, 4, 3), np.uint8), r"got \(2, 4, 4, 3\); pass several images as a list"),
-        (np.zeros(12, np.uint8), r"got \(12,\)"),
-    ],
-)
-def test_arrays_that_are_no_image_are_refused(array: Any, message: str) -> None:
-    with pytest.raises(ImageError, match=message):
-        load(array)
-
-
 @pytest.mark.parametrize("source", [None, 3, 2.5, object(), {"a": 1}])
 def test_other_types_are_refused_by_name(source: Any) -> None:
     with pytest.raises(ImageError, match=f"got {type(source).__name__}"):
@@ -339,6 +207,13 @@ def test_a_truncated_pil_image_is_an_image_error(tmp_path: Path) -> None:
     path = tmp_path / "cut.png"
     path.write_bytes(encode(picture(640, 480), "PNG")[:400])
     with Image.open(path) as opened, pytest.raises(ImageError, match=r"cut\.png: cannot be dec"):
+        load(opened)
+
+
+def test_a_closed_pil_image_is_an_image_error() -> None:
+    opened = Image.open(io.BytesIO(encode(picture(), "PNG")))
+    opened.close()
+    with pytest.raises(ImageError, match="PIL image: cannot be decoded"):
         load(opened)
 
 

@@ -19,6 +19,12 @@ LAYERS = (
     ("errors", "_core"),
     (
         "files",
+        "lock",
+        "overlap",
+        "cores",
+        "outputs",
+        "partialfile",
+        "journal",
         "imageheader",
         "results",
         "modelfile",
@@ -29,18 +35,25 @@ LAYERS = (
     ),
     ("session", "image", "postprocess"),
     ("detector", "__init__"),
-    ("media", "video", "audiocopy", "videowriter", "annotate", "sinks"),
-    ("pipeline",),
+    ("sinkbase", "textsinks", "labelsinks", "parquetsink", "sinks", "convert"),
+    ("media", "video", "videoplan", "audiocopy", "videowriter", "videojoin", "annotate"),
+    ("pipeline", "videojob", "videoparts", "videosummary"),
+    (
+        *("imagejob", "batch", "batchfeed", "batchrecord", "batchstream"),
+        *("batchtotals", "batchvideo"),
+    ),
     ("evaluate", "bench"),
     ("cli", "__main__"),
 )
 
 # `Detector.stream` and `Detector.annotate_video` forward to the pipeline, so that users meet one
 # class; the pipeline is imported when they are called.
-UPWARD = {("detector", "pipeline"), ("detector", "video"), ("__init__", "results")}
+UPWARD = {("__init__", "results")}
+UPWARD |= {("detector", module) for module in ("pipeline", "video", "videosummary")}
 
 # Costly to load (100 to 400 ms each), or not wanted at run time at all.
 LATE = {"cv2", "av", "onnxruntime", "torch", "pandas", "supervision", "faster_coco_eval", "tqdm"}
+LATE |= {"pyarrow", "ray"}
 
 
 def layer(module: str) -> int:

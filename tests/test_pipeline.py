@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 from rdlite.detector import Detector
 from rdlite.errors import OptionError, VideoError
 from rdlite.pipeline import annotate_video, stream
-from rdlite.video import VideoReader
+from rdlite.video import Frame, VideoReader
 from tests.command import lines
 from tests.conftest import constant_model
 from tests.media import (
@@ -40,9 +42,21 @@ def failing(after: int, error: BaseException) -> Callable[..., Any]:
             raise error
         return detector(image)
 
-    detect.model_sha256 = detector.model_sha256  # type: ignore[attr-defined]
-    detect.options = detector.options  # type: ignore[attr-defined]
+    for name in ("model_sha256", "options", "names", "category_ids"):
+        setattr(detect, name, getattr(detector, name))
     return detect
+
+
+class BreakingReader(VideoReader):
+    """A reader that fails after some frames."""
+
+    def __init__(self, path: Path, after: int) -> None:
+        super().__init__(path)
+        self._after = after
+
+    def __iter__(self) -> Iterator[Frame]:
+        yield from itertools.islice(super().__iter__(), self._after)
+        raise VideoError("damaged here")
 
 
 # Detections as a stream.
@@ -72,13 +86,31 @@ def test_stream_fails_at_once_on_a_bad_file(tmp_path: Path) -> None:
 
 def test_stream_closes_the_file_when_abandoned_or_failing(tmp_path: Path) -> None:
     path = clip(tmp_path / "a.mp4", 10)
-    before = len(os.listdir("/proc/self/fd"))
+    before, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
     abandoned = stream(TwoBoxes(), path)
     next(abandoned)
     abandoned.close()
     with pytest.raises(RuntimeError, match="stop"):
         list(stream(failing(3, RuntimeError("stop")), path))
+    for _ in stream(TwoBoxes(), path):
+        break
     assert len(os.listdir("/proc/self/fd")) == before
+    assert threading.active_count() == threads
+
+
+def test_stream_decodes_ahead_but_only_a_little(tmp_path: Path) -> None:
+    reader = VideoReader(clip(tmp_path / "a.mp4", 50))
+    for frame, _ in stream(TwoBoxes(), reader):
+        assert reader.frames_read <= frame.index + 4
+    assert reader.frames_read == 50
+
+
+def test_stream_raises_what_reading_raises_after_the_frames_before_it(tmp_path: Path) -> None:
+    reader, seen = BreakingReader(clip(tmp_path / "a.mp4", 50), 20), []
+    with pytest.raises(VideoError, match="damaged here"):
+        for frame, _ in stream(TwoBoxes(), reader):
+            seen.append(frame.index)
+    assert seen == list(range(20))
 
 
 def test_stream_takes_a_reader_and_logs_what_was_lost(
@@ -229,7 +261,7 @@ def test_annotate_records_every_detection(tmp_path: Path) -> None:
     assert header["source_size"] == source.stat().st_size
     assert header["mtime_ns"] == source.stat().st_mtime_ns
     assert header["options"] == {"stride": 1, "start": None, "end": None, "conf": 0.3}
-    assert summary.jsonl == output.with_suffix(".jsonl")
+    assert summary.results == output.with_suffix(".jsonl")
     assert [(line["frame"], line["time"]) for line in frames] == [(0, 0.0), (1, 0.04), (2, 0.08)]
     assert frames[0]["detections"][0]["class_name"] == "person"
 
@@ -237,7 +269,7 @@ def test_annotate_records_every_detection(tmp_path: Path) -> None:
 def test_annotate_writes_no_record_or_writes_it_elsewhere(tmp_path: Path) -> None:
     source = clip(tmp_path / "a.mp4", 3)
     _, summary = annotated(source, jsonl=False)
-    assert summary.jsonl is None
+    assert summary.results is None
     assert sorted(os.listdir(tmp_path)) == ["a.mp4", "out.mp4"]
     annotated(source, jsonl=tmp_path / "b.jsonl", overwrite=True)
     assert len(lines(tmp_path / "b.jsonl")) == 4

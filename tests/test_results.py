@@ -9,9 +9,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import given
 
 from rdlite.errors import OptionError
 from rdlite.results import Detection, Detections
+from tests.samples import detections as random_detections
 
 NAMES = ("person", "dog", "hair drier")
 BOXES = [[10, 20, 110, 220], [0, 0, 640, 480], [5.25, 6.5, 7.75, 9.0]]
@@ -132,6 +134,50 @@ def test_to_dict_is_json_with_rounded_numbers() -> None:
     }
 
 
+@given(found=random_detections())
+def test_from_dict_is_as_precise_as_the_file(found: Detections) -> None:
+    line = json.loads(json.dumps(found.to_dict()))
+    again = Detections.from_dict(line, names=found.names, category_ids=found.category_ids)
+    objects = line["detections"]
+    boxes = np.array([one["xyxy"] for one in objects], np.float32).reshape(-1, 4)
+    np.testing.assert_array_equal(again.xyxy, boxes)
+    np.testing.assert_array_equal(again.confidence, np.float32([o["confidence"] for o in objects]))
+    np.testing.assert_allclose(again.xyxy, found.xyxy, rtol=0, atol=1.5e-3)
+    np.testing.assert_array_equal(again.class_id, found.class_id)
+    assert again.to_dict() == line
+    assert again.to_coco(7) == found.to_coco(7)
+    assert again.to_yolo() == found.to_yolo()
+    assert again.to_voc("a.jpg") == found.to_voc("a.jpg")
+
+
+def one(**changes: Any) -> dict[str, Any]:
+    line = detections(1).to_dict()
+    line["detections"][0] |= changes
+    return line
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({}, "KeyError"),
+        ({"width": 1, "height": 1, "detections": None}, "TypeError"),
+        ({"width": 1, "height": 1, "detections": [1]}, "TypeError"),
+        ({"detections": []}, "KeyError"),
+        (one(xyxy=[1, 2, 3]), "ValueError"),
+        (one(xyxy="abcd"), "ValueError"),
+        (one(xyxy=[[1, 2, 3, 4], [1, 2, 3, 4]]), r"got \(2, 4\)"),
+        (one(xyxy=[0, 0, float("inf"), 1]), "finite"),
+        (one(confidence=float("nan")), "finite"),
+        (one(class_id=3), "class_id must be from 0 to 2"),
+        (one(class_id=10**30), "OverflowError"),
+        (one(class_name="cat"), r"\['person'\] by number, \['cat'\] by name"),
+    ],
+)
+def test_from_dict_refuses_what_to_dict_does_not_write(line: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Detections.from_dict(line, names=NAMES, category_ids=(1, 18, 89))
+
+
 def test_to_coco_maps_class_ids_to_category_ids() -> None:
     entries = json.loads(json.dumps(detections().to_coco(42)))
     assert entries[1] == {
@@ -153,6 +199,12 @@ def test_to_yolo_is_normalised_centre_and_size() -> None:
     )
 
 
+def test_to_yolo_for_training_has_five_columns() -> None:
+    with_scores = [line.split() for line in detections().to_yolo().splitlines()]
+    without = detections().to_yolo(confidence=False)
+    assert [line.split() for line in without.splitlines()] == [line[:5] for line in with_scores]
+
+
 def test_to_voc_counts_pixels_from_one_and_escapes_names() -> None:
     found = detections(names=("cat & dog", "b", "c"), class_id=[0, 1, 2])
     root = ElementTree.fromstring(found.to_voc("a<b>.jpg"))
@@ -161,6 +213,13 @@ def test_to_voc_counts_pixels_from_one_and_escapes_names() -> None:
     assert root.findtext("size/width") == "640"
     corners = [[int(side.text or "") for side in box] for box in root.iter("bndbox")]
     assert corners[:2] == [[11, 21, 110, 220], [1, 1, 640, 480]]
+
+
+def test_to_voc_escapes_what_xml_cannot_hold() -> None:
+    text = detections(1, names=("a\x00", "b", "c")).to_voc("a\x01\t\udcff\ufffe漢.jpg")
+    root = ElementTree.fromstring(text.encode())
+    assert root.findtext("filename") == "a\\u0001\t\\udcff\\ufffe漢.jpg"
+    assert root.findtext("object/name") == "a\\u0000"
 
 
 def test_to_voc_never_ends_before_it_starts() -> None:

@@ -17,6 +17,7 @@ from train.reading import Findings, make_content, read_text
 from train.yolo_labels import Classes, Pairs, read_labels
 
 YAML = (".yaml", ".yml")
+_SPLITS = ("val", "valid", "test", "train")
 _NO_LABELS = ("classes.txt", "train.txt", "val.txt", "test.txt")
 
 
@@ -39,9 +40,10 @@ def read_yolo(
         DataError: Names, images or labels are not where they should be, or a line cannot be read.
     """
     settings = path if path.suffix in YAML else find_yaml(path)
+    content = _load_yaml(settings) if settings else {}
     found = Findings()
-    if settings:
-        content = _load_yaml(settings)
+    # A data.yaml that lies among the labels may have the names alone.
+    if settings and (settings == path or split or any(map(content.get, _SPLITS))):
         classes = _classes(settings, content)
         pairs, folders = _pairs_of_split(settings, content, split or default_split, store, found)
     elif split:
@@ -126,7 +128,7 @@ def _pairs_of_split(
     places = content.get(split)
     places = places if isinstance(places, list) else [places]
     if not all(isinstance(place, str) for place in places):
-        others = [key for key in ("val", "valid", "test", "train") if content.get(key)]
+        others = [key for key in _SPLITS if content.get(key)]
         other = f", or pick a split it has: {path}:{others[0]}" if others else ""
         raise DataError(
             f"{path} names no images for the split {split!r}; add {split}: FOLDER{other}"

@@ -1,0 +1,247 @@
+"""Cut a video at keyframes into parts that can be decoded on their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zlib
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rdlite.errors import VideoError
+from rdlite.media import Keyframe, Packets, read_from_key
+from rdlite.options import check_count
+from rdlite.video import VideoReader
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
+
+PART_FRAMES = 250
+
+_LOWEST = -(2**63)
+# Packets on each side of a cut that must be sound: more than any decoder holds back.
+_NEAR = 64
+# In these FFmpeg seeks by halving the file. In others without an index it reads all that comes
+# before, so that the number of parts has to be limited.
+_BISECTED = ("asf", "mpeg", "mpegts", "nut", "ogg", "wtv")
+_MAX_UNINDEXED_PARTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A run of frames of one video that can be decoded on its own.
+
+    Attributes:
+        index: Number of the part, counted from 0.
+        key: The keyframe that decoding begins at; None for the first part, which begins where
+            a `VideoReader` of the whole range does.
+        next_key: The keyframe that the next part begins at, None for the last part.
+        first: Tick, as `Frame.ticks`, before which no frame of it begins; None for no lower limit.
+        last: Tick before which its last frame begins; None for no upper limit.
+        frames_before: Frames of the earlier parts, by the scan.
+        frames: Frames of this part, by the scan: exact where the file is not damaged.
+    """
+
+    index: int
+    key: Keyframe | None
+    next_key: Keyframe | None
+    first: int | None
+    last: int | None
+    frames_before: int
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class VideoPlan:
+    """What `plan_video` found: the same for the same file and range, and picklable.
+
+    Attributes:
+        path: The video.
+        start: Seconds since the container's start of the first frame wanted, None for all.
+        end: Seconds before which the last frame wanted begins, None for all.
+        size: Width and height of the first wanted frame, upright, pixels.
+        sample_aspect_ratio: Width to height of one pixel of that frame.
+        first_ticks: Tick, as `Frame.ticks`, of the first wanted frame.
+        frames: Frames wanted, by the scan.
+        parts: At least one, in the order of their frames.
+    """
+
+    path: Path
+    start: float | None
+    end: float | None
+    size: tuple[int, int]
+    sample_aspect_ratio: Fraction
+    first_ticks: int
+    frames: int
+    parts: tuple[Part, ...]
+
+
+def plan_video(
+    path: str | os.PathLike[str],
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    part_frames: int = PART_FRAMES,
+) -> VideoPlan:
+    """Read the packets of a video once, and find where it can be cut without a difference.
+
+    Only the first frame and the keyframes at which parts begin are decoded. The frames of all
+    parts, one after the other, are those of a `VideoReader` that reads the whole range.
+
+    Args:
+        path: A video file.
+        start: Seconds since the container's start of the first frame wanted, None for all.
+        end: Seconds before which the last frame wanted begins, None for all.
+        part_frames: Packets from one cut to the next, at least.
+
+    Raises:
+        OptionError: `start`, `end` or `part_frames` is out of range.
+        VideoError: The file holds no video that can be decoded, or no frame in the range.
+    """
+    check_count("part_frames", part_frames)
+    with VideoReader(path, start=start, end=end) as reader:
+        head = next(iter(reader), None)
+        if head is None:
+            raise VideoError(f"{path} has no frame in the wanted range")
+        height, width = head.image.shape[:2]
+        aspect = reader.sample_aspect_ratio
+        scan = _Scan(reader, reader.ticks(start), reader.ticks(end))
+    with VideoReader(path) as reader:
+        cuts = list(scan.cuts(reader.stream, part_frames))
+    parts = tuple(scan.parts(cuts))
+    frames = sum(part.frames for part in parts)
+    return VideoPlan(Path(path), start, end, (width, height), aspect, head.ticks, frames, parts)
+
+
+class _Scan:
+    """The time stamps and keyframes of a range of a video.
+
+    It takes 12 bytes a packet, and some 30 more while it looks for cuts.
+    """
+
+    def __init__(self, reader: VideoReader, first: int | None, last: int | None) -> None:
+        self._origin, self._first, self._last = reader.origin, first, last
+        ticks = array("q")  # of a packet without a time stamp: the highest before it
+        checksums = array("I")  # 0 for packets that are no keyframes
+        self._bad: list[int] = []  # numbers of packets that are damaged or have no time stamp
+        highest = _LOWEST
+        for packet in _up_to(reader.packets(), None if last is None else last + reader.origin):
+            if packet is None or packet.pts is None or packet.is_corrupt:
+                self._bad.append(len(ticks))
+            if packet is not None:
+                now = highest if packet.pts is None else packet.pts - reader.origin
+                highest = max(highest, now)
+                ticks.append(now)
+                checksums.append(zlib.crc32(packet) if packet.is_keyframe else 0)
+        self._ticks = np.array(ticks, np.int64)
+        self._checksums = np.array(checksums, np.uint32)
+
+    def cuts(self, stream: VideoStream, part_frames: int) -> Iterator[Keyframe]:
+        """Yield the keyframes at which a part is to begin."""
+        if not _has_index(stream, until=int(np.median(self._ticks)) + self._origin):
+            part_frames = max(part_frames, len(self._ticks) // _MAX_UNINDEXED_PARTS)
+        ahead = np.cumsum(self._wanted(), dtype=np.int32) - 1
+        next_cut, last_cut = part_frames, ahead[-1] + 1 - part_frames
+        for number in self._borders():
+            if next_cut <= ahead[number] <= last_cut:
+                pts = int(self._ticks[number]) + self._origin
+                key = Keyframe(pts, int(self._checksums[number]))
+                # Where keyframes are none, few are tried, for each costs a seek.
+                works = _can_begin(stream, key)
+                next_cut = ahead[number] + (part_frames if works else part_frames // 8)
+                if works:
+                    yield key
+
+    def _wanted(self) -> npt.NDArray[np.bool_]:
+        wanted = np.ones(len(self._ticks), bool)
+        if self._first is not None:
+            wanted &= self._ticks >= self._first
+        if self._last is not None:
+            wanted &= self._ticks < self._last
+        return wanted
+
+    def _borders(self) -> Iterator[int]:
+        """Yield the keyframes between what is shown, and stored, before and after them."""
+        highest = np.maximum.accumulate(self._ticks)
+        lowest = np.minimum.accumulate(self._ticks[::-1])[::-1]  # of a packet and all behind it
+        numbers = np.flatnonzero((self._checksums > 0) & self._wanted())
+        numbers = numbers[numbers > 0]
+        for number in numbers[highest[numbers - 1] < self._ticks[numbers]].tolist():
+            now = self._ticks[number]
+            # Frames shown before a keyframe may be stored directly behind it.
+            leading = self._ticks[number + 1 : number + _NEAR] < now
+            behind = number + 1 + int(np.logical_and.accumulate(leading).sum())
+            first_bad, end_bad = np.searchsorted(self._bad, (number - _NEAR, number + _NEAR))
+            if first_bad == end_bad and (behind == len(lowest) or lowest[behind] > now):
+                yield number
+
+    def parts(self, cuts: list[Keyframe]) -> Iterator[Part]:
+        """Yield the parts that begin at the start of the range and at `cuts`."""
+        limits = [self._first, *(key.pts - self._origin for key in cuts), self._last]
+        shown = np.sort(self._ticks[self._wanted()])
+        before = [0, *np.searchsorted(shown, np.array(limits[1:-1], np.int64)).tolist(), len(shown)]
+        keys = [None, *cuts, None]
+        for index in range(len(cuts) + 1):
+            yield Part(
+                index=index,
+                key=keys[index],
+                next_key=keys[index + 1],
+                first=limits[index],
+                last=limits[index + 1],
+                frames_before=before[index],
+                frames=before[index + 1] - before[index],
+            )
+
+
+def _up_to(packets: Packets, last: int | None) -> Packets:
+    """Leave out what gives no frame before the raw time stamp `last`."""
+    over = None
+    for packet in packets:
+        if packet is not None and packet.pts is not None and last is not None:
+            # Wanted frames may still be stored directly behind the first keyframe past the end.
+            if over is not None and packet.pts > over:
+                return
+            if over is None and packet.is_keyframe and packet.pts >= last:
+                over = packet.pts
+        if packet is None or not packet.is_discard:  # as an edit list may say
+            yield packet
+
+
+def _can_begin(stream: VideoStream, key: Keyframe) -> bool:
+    """Whether a seek finds a keyframe, and a decoder that has seen nothing else can decode it."""
+    import av
+
+    packets = read_from_key(stream, key)
+    if packets is None:
+        return False
+    context, packet = stream.codec_context, next(packets)
+    decoder: Any = av.CodecContext.create(context.codec.name, "r")
+    for name in ("extradata", "width", "height", "codec_tag"):
+        setattr(decoder, name, getattr(context, name))
+    decoder.thread_count = 1
+    decoder.options = {"err_detect": "explode"}
+    try:
+        frames = decoder.decode(packet) + decoder.decode(None)
+    except av.error.FFmpegError:
+        return False
+    return [(f.pts, f.key_frame, f.is_corrupt) for f in frames] == [(key.pts, True, False)]
+
+
+def _has_index(stream: VideoStream, *, until: int) -> bool:
+    """Whether FFmpeg can seek to a raw time stamp without reading all that comes before."""
+    import av
+
+    container: Any = stream.container
+    if container.format.name in _BISECTED:
+        return True
+    with contextlib.suppress(av.error.FFmpegError):
+        container.seek(stream.start_time or 0, stream=stream)  # Matroska reads its index now
+    index = stream.index_entries
+    return len(index) > 0 and bool(index[-1].timestamp >= until)

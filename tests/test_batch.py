@@ -1,0 +1,425 @@
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from rdlite import Detector
+from rdlite.batch import Batch
+from rdlite.batchfeed import BatchJob
+from rdlite.batchtotals import Totals
+from rdlite.cli_inputs import find
+from rdlite.errors import OptionError, OutputError, RdliteError
+from rdlite.lock import Lock
+from rdlite.outputs import Input
+from rdlite.videosummary import VideoSummary
+from rdlite.workers import LocalPool, Task, make_pool
+from tests.command import cli, command, lines
+from tests.media import Sound, clip
+
+IMAGES = 40
+
+
+class Ear:
+    """Hears what a batch says, and may end it after a number of steps."""
+
+    def __init__(self, steps: int = 10**9) -> None:
+        self.errors: list[str] = []
+        self.notes: list[str] = []
+        self.units = self.expected = 0.0
+        self._steps = steps
+
+    def failed(self, source: str, error: str) -> None:
+        self.errors.append(error)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def video_done(self, path: str, summary: VideoSummary, *, earlier: bool) -> None:
+        assert summary.results is not None and summary.results.exists()
+
+    def progress(self, worker: int, task: Task, units: int) -> None:
+        assert task.label
+        self.units += units
+
+    def expect(self, units: float) -> None:
+        self.expected = units
+
+    def check(self) -> None:
+        self._steps -= 1
+        if self._steps < 0:
+            raise KeyboardInterrupt
+
+
+class Counting:
+    """A detector that counts its calls and fails on pictures that are `bad` pixels wide."""
+
+    def __init__(self, detector: Detector, bad: int = 0) -> None:
+        self.detector, self.bad, self.calls = detector, bad, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.detector, name)
+
+    def __call__(self, image: np.ndarray, **options: Any) -> Any:
+        self.calls += 1
+        if image.shape[1] == self.bad:
+            raise RuntimeError("a fault of the runtime")
+        return self.detector(image, **options)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images, of which one is text, and below them a clip of three parts and one that is text."""
+    folder = tmp_path_factory.mktemp("source")
+    random_numbers = np.random.default_rng(0)
+    for number in range(IMAGES):
+        image = np.full((64, 96, 3), 90, np.uint8)
+        x, y = random_numbers.integers(0, (80, 48))
+        image[y : y + 16, x : x + 16] = (250, 20, 20)
+        cv2.imwrite(str(folder / f"{number:03}.png"), image)
+    (folder / "007.jpg").write_text("this is no image")
+    (folder / "videos").mkdir()
+    clip(folder / "videos" / "a.mp4", 600, sounds=[Sound(seconds=24)], options={"g": "50"})
+    (folder / "videos" / "b.mp4").write_text("this is no video")
+    return folder
+
+
+@pytest.fixture
+def detector(tiny_model: Path) -> Counting:
+    return Counting(Detector(tiny_model))
+
+
+def job(source: Path, out: Path, **options: Any) -> BatchJob:
+    found = find([str(source)], images=True, video_ending=".jsonl", outside=out)
+    return BatchJob(found.files, out, **options)
+
+
+def run(job: BatchJob, detector: Any, ear: Ear | None = None, *, workers: int = 1) -> Totals:
+    totals = Totals()
+    pool = LocalPool(detector) if workers == 1 else make_pool(detector.detector, workers=workers)
+    with pool:
+        Batch(job, detector, pool, ear or Ear(), totals).run()
+    return totals
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file but the record, those that are hidden included; failures in any order."""
+    files = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    files = {name: data for name, data in files.items() if not name.startswith(".rdlite")}
+    if "errors.jsonl" in files:
+        files["errors.jsonl"] = b"".join(sorted(files["errors.jsonl"].splitlines()))
+    return files
+
+
+@pytest.fixture(scope="module")
+def expected(
+    source: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    """What an undisturbed run makes."""
+    out = tmp_path_factory.mktemp("expected") / "out"
+    ear = Ear()
+    totals = run(job(source, out), Counting(Detector(tiny_model)), ear)
+    assert (totals.images, totals.videos, totals.frames, totals.failed) == (IMAGES, 1, 600, 2)
+    assert ear.units == ear.expected == IMAGES + 1 + 600  # the bad image was worked on as well
+    assert len(lines(out / "videos" / "a.jsonl")) == 1 + 600
+    return content(out)
+
+
+def test_two_workers_make_the_same_as_one(
+    source: Path, expected: dict[str, bytes], detector: Counting, tmp_path: Path
+) -> None:
+    totals = run(job(source, tmp_path / "out"), detector, workers=2)
+    assert (totals.images, totals.videos, totals.failed) == (IMAGES, 1, 2)
+    assert content(tmp_path / "out") == expected
+
+
+def test_lines_are_in_the_order_of_the_inputs(expected: dict[str, bytes]) -> None:
+    found = expected["detections.jsonl"].decode().splitlines()[1:]
+    assert [line.split('.png"')[0][-3:] for line in found] == [f"{n:03}" for n in range(IMAGES)]
+
+
+def test_a_run_interrupted_anywhere_ends_as_if_it_had_not_been(
+    source: Path, expected: dict[str, bytes], detector: Counting, tmp_path: Path
+) -> None:
+    out, interruptions = tmp_path / "out", 0
+    while True:
+        try:
+            run(job(source, out, resume=True), detector, Ear(steps=1 + interruptions))
+            break
+        except KeyboardInterrupt:
+            interruptions += 1
+            assert not (out / "detections.jsonl").exists()
+    assert interruptions > 5
+    assert content(out) == expected
+
+
+def test_what_is_done_is_not_done_again(
+    source: Path, expected: dict[str, bytes], detector: Counting, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(job(source, out), detector)
+    calls, detector.calls = detector.calls, 0
+    assert calls == IMAGES + 600
+    totals = run(job(source, out, resume=True), detector)
+    assert detector.calls == 0
+    assert (totals.images, totals.videos, totals.earlier) == (IMAGES, 1, IMAGES + 1)
+    assert (totals.frames, totals.units, totals.failed) == (600, 0, 2)
+    assert totals.found.total() > 0
+    assert content(out) == expected
+
+
+def test_results_are_had_in_another_format_without_another_look(
+    source: Path, detector: Counting, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    images = [one for one in job(source, out).inputs if not one.video]
+    run(BatchJob(images, out, format="jsonl"), detector)
+    detector.calls = 0
+    run(BatchJob(images, out, format="yolo", resume=True), detector)
+    assert detector.calls == 0
+    assert len(list((out / "detections-yolo").glob("0*.txt"))) == IMAGES
+
+
+@pytest.fixture
+def photos(source: Path, tmp_path: Path) -> Path:
+    """A few of the images, to be changed."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("003.png", "005.png", "007.jpg", "009.png"):
+        shutil.copy(source / name, folder)
+    return folder
+
+
+def test_changed_files_and_failures_are_done_anew(
+    photos: Path, detector: Counting, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert run(job(photos, out), detector).failed == 1
+    shutil.copy(photos / "003.png", photos / "007.jpg")
+    cv2.imwrite(str(photos / "005.png"), np.full((64, 96, 3), 90, np.uint8))
+    detector.calls, ear = 0, Ear()
+    totals = run(job(photos, out, resume=True), detector, ear)
+    assert detector.calls == 2
+    assert (totals.images, totals.earlier, totals.changed, totals.failed) == (4, 2, 1, 0)
+    assert ear.notes == ["1 inputs have changed since an earlier run, and were done anew"]
+    fresh = tmp_path / "fresh"
+    run(job(photos, fresh), detector)
+    assert content(out) == content(fresh)  # in the order of the inputs, without the old failure
+
+
+def test_more_files_may_be_added_and_a_lost_copy_comes_back(
+    photos: Path, source: Path, detector: Counting, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(job(photos, out), detector)
+    shutil.copy(source / "001.png", photos)
+    shutil.copy(source / "011.png", photos)
+    (out / "005.png").unlink()
+    detector.calls = 0
+    run(job(photos, out, resume=True), detector)
+    assert detector.calls == 3
+    images = [Path(line["image"]).name for line in lines(out / "detections.jsonl")[1:]]
+    assert images == ["001.png", "003.png", "005.png", "009.png", "011.png"]
+    assert (out / "005.png").exists()
+
+
+def test_entries_about_inputs_that_are_no_more_are_left_out(
+    photos: Path, detector: Counting, tmp_path: Path
+) -> None:
+    out, ear = tmp_path / "out", Ear()
+    run(job(photos, out), detector)
+    (photos / "009.png").unlink()
+    run(job(photos, out, resume=True), detector, ear)
+    assert ear.notes == [
+        "1 entries of the record are about no input of this run, and were left out"
+    ]
+    assert len(lines(out / "detections.jsonl")) == 1 + 2
+
+
+def test_a_copy_that_another_image_has_now_is_not_taken_for_ours(
+    detector: Counting, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    pictures = {name: np.full((64, 96, 3), n, np.uint8) for n, name in enumerate("ab")}
+    cv2.imwrite(str(folder / "x.gif"), pictures["a"])
+    run(job(folder, out), detector)
+    cv2.imwrite(str(folder / "x.bmp"), pictures["b"])  # comes first, and gets the name x.png
+    run(job(folder, out, resume=True), detector)
+    fresh = tmp_path / "fresh"
+    run(job(folder, fresh), detector)
+    assert content(out) == content(fresh)
+
+
+def test_other_options_are_refused_by_name(
+    photos: Path, tiny_model: Path, detector: Counting, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(job(photos, out), detector)
+    other = Counting(Detector(tiny_model, conf=0.4))
+    with pytest.raises(OptionError, match=r"conf was 0\.25, now 0\.4.*--overwrite"):
+        run(job(photos, out, resume=True), other)
+    assert run(job(photos, out, resume=True, overwrite=True), other).earlier == 0
+    assert lines(out / "detections.jsonl")[0]["options"]["conf"] == 0.4
+
+
+def test_a_video_that_changes_between_two_runs_is_begun_anew(
+    source: Path, detector: Counting, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "videos", tmp_path / "out"
+    shutil.copytree(source / "videos", folder)
+    (folder / "b.mp4").unlink()
+    with make_pool(detector.detector, workers=2) as pool, pytest.raises(KeyboardInterrupt):
+        Batch(job(folder, out), detector, pool, Ear(steps=3), Totals()).run()
+    assert list(out.glob(".a.jsonl.rdlite/part-*"))
+    clip(folder / "a.mp4", 300)
+    assert run(job(folder, out, resume=True), detector).frames == 300
+    assert sorted(content(out)) == ["a.jsonl"]
+
+
+def test_one_picture_that_the_network_cannot_take_fails_alone(
+    photos: Path, detector: Counting, tmp_path: Path
+) -> None:
+    cv2.imwrite(str(photos / "004.png"), np.full((64, 31, 3), 90, np.uint8))
+    detector.bad, ear = 31, Ear()
+    copies = [Path(shutil.copy(photos / "003.png", photos / f"1{n:02}.png")) for n in range(20)]
+    totals = run(job(photos, tmp_path / "out"), detector, ear)
+    assert (totals.images, totals.failed) == (3 + len(copies), 2)
+    assert f"{photos / '004.png'}: RuntimeError: a fault of the runtime" in ear.errors
+
+
+def test_a_second_run_on_the_same_output_is_refused(
+    photos: Path, detector: Counting, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    (out / ".rdlite").mkdir(parents=True)
+    with Lock(out / ".rdlite" / "lock"), pytest.raises(RdliteError, match="held by process"):
+        run(job(photos, out), detector)
+    assert run(job(photos, out), detector).images == 3
+
+
+def test_an_output_folder_that_vanishes_is_one_error(
+    source: Path, detector: Counting, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+
+    class Remover(Ear):
+        def check(self) -> None:
+            super().check()
+            if self.units > 10:
+                shutil.rmtree(out, ignore_errors=True)
+
+    with pytest.raises(OutputError, match=str(out)):
+        run(job(source, out), detector, Remover())
+    assert not out.exists()
+
+
+def test_places_that_lead_out_of_the_folder_are_refused(
+    photos: Path, detector: Counting, tmp_path: Path
+) -> None:
+    inputs = [Input(str(photos / "003.png"), f"../{name}") for name in ("x.png", "out-2/x.png")]
+    ear = Ear()
+    assert run(BatchJob(inputs, tmp_path / "out"), detector, ear).failed == 2
+    assert all("leads out of" in error for error in ear.errors)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "photos"]
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def kill_and_resume(arguments: list[str], out: Path, chance: random.Random) -> int:
+    """Run a command that is killed at random moments until it ends; returns how often it was."""
+    for kills in range(100):
+        process = subprocess.Popen(
+            [*arguments, "--resume"],
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while not (out / ".rdlite" / "lock").exists() and process.poll() is None:
+            time.sleep(0.002)
+        patience = chance.uniform(0, 0.3 * kills + 0.1) if kills < 4 else 60
+        try:
+            _, errors = process.communicate(timeout=patience)
+        except subprocess.TimeoutExpired:
+            kill(process)
+            continue
+        assert process.returncode == 3, errors  # two of the inputs are damaged
+        return kills
+    raise AssertionError("it never ends")
+
+
+ROUNDS = pytest.mark.parametrize(
+    "rounds", [1, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
+)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@ROUNDS
+def test_killed_at_any_moment_it_goes_on_to_the_same_end(
+    rounds: int,
+    workers: int,
+    source: Path,
+    expected: dict[str, bytes],
+    tiny_model: Path,
+    tmp_path: Path,
+) -> None:
+    chance, kills = random.Random(workers), 0
+    options = ("--model", tiny_model, "--workers", workers)
+    for number in range(rounds):
+        out = tmp_path / str(number)
+        kills += kill_and_resume(command("detect", source, "-o", out, *options), out, chance)
+        assert content(out) == expected
+    assert kills >= rounds
+
+
+@ROUNDS
+def test_annotation_killed_at_any_moment_goes_on_to_the_same_end(
+    rounds: int, source: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    chance, kills = random.Random(0), 0
+    arguments = ("annotate", source / "videos", "--model", tiny_model, "-o")
+    assert cli(*arguments, tmp_path / "whole", "--quiet") == 3
+    for number in range(rounds):
+        out, workers = tmp_path / str(number), 1 + number % 2
+        kills += kill_and_resume(command(*arguments, out, "--workers", workers), out, chance)
+        assert content(out) == content(tmp_path / "whole")
+    assert kills >= rounds
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_stops_all_workers(
+    signal_number: int,
+    source: Path,
+    expected: dict[str, bytes],
+    tiny_model: Path,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    arguments = command("detect", source, "-o", out, "--model", tiny_model, "--workers", 2)
+    process = subprocess.Popen(
+        arguments, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    record = out / ".rdlite" / "images.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (record.exists() and len(lines(record)) > 3):
+        time.sleep(0.002)
+    os.killpg(process.pid, signal_number)  # as a terminal does: to the workers as well
+    # Ends only when the workers, which have the same pipes, are gone as well.
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted" in printed and "Traceback" not in errors
+    assert subprocess.run([*arguments, "--resume"], capture_output=True).returncode == 3
+    assert content(out) == expected
