@@ -38,6 +38,7 @@ LAYERS = (
     ("sinkbase", "textsinks", "labelsinks", "parquetsink", "sinks", "convert"),
     ("media", "video", "videoplan", "audiocopy", "videowriter", "videojoin", "annotate"),
     ("pipeline", "videojob", "videoparts", "videosummary"),
+    ("workers", "remotepool", "processpool", "raypool"),
     (
         *("imagejob", "batch", "batchfeed", "batchrecord", "batchstream"),
         *("batchtotals", "batchvideo"),
