@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -105,8 +106,11 @@ class RayPool(RemotePool[_Actor]):
                 "object_store_memory": _STORE_BYTES,
             }
         try:
-            self._ray.init(logging_level=logging.ERROR, **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+            _knock(self._address)
+            logging.getLogger("ray").setLevel(logging.ERROR)
+            # configured by Ray, the root logger would change its format too
+            self._ray.init(configure_logging=False, **options)
+        except (OSError, ValueError, RuntimeError) as error:
             raise OptionError(
                 f"no Ray cluster can be joined at {self._address!r} ({error}); start "
                 "one with `ray start --head`, and `ray start --address` on the other machines"
@@ -160,6 +164,13 @@ class RayPool(RemotePool[_Actor]):
         else:
             units, done = answer
             self._heard(worker, number, units, done)
+
+
+def _knock(address: str | None) -> None:
+    """Raise `OSError` if nobody listens at "host:port", for which Ray would wait minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE_SECONDS).close()
 
 
 def _how(error: Exception) -> str:

@@ -114,7 +114,7 @@ class VideoReader:
         self.frames_read = self.bad_packets = self.missing_pts = 0
         self.truncated = False
         self._stride, self._part = stride, part
-        self.rotation = self._end_ticks = self._last_dts = 0
+        self.rotation = self._end_ticks = self._last_dts = self._next_pts = 0
         self._open()
         self._first, self._last = self.ticks(start), self.ticks(end)
         if part:
@@ -284,8 +284,8 @@ class VideoReader:
                 continue
             self._count_bad(unread)
             unread = 0
-            if self._is_past_part(packet):
-                break
+            if self._in_next_part and packet.pts is not None and packet.pts > self._next_pts:
+                break  # all frames of the part are in the decoder
             self._meet(packet)
             self._count_bad(packet.is_corrupt)
             if self._wait_for_key:
@@ -296,16 +296,11 @@ class VideoReader:
         self.truncated = unread > 0 and not self._in_next_part
         yield None
 
-    def _is_past_part(self, packet: Packet[VideoStream]) -> bool:
-        # Then all frames of the part are in the decoder, and those that it holds back come last.
-        key = self._part and self._part.next_key
-        return self._in_next_part and key is not None and (packet.pts or 0) > key.pts
-
     def _meet(self, packet: Packet[VideoStream]) -> None:
         self._wait_for_key = self._wait_for_key and not packet.is_keyframe
         # Frames of this part may be stored behind the next part's keyframe, which they need.
         if self._part and self._part.next_key and self._part.next_key.matches(packet):
-            self._in_next_part = True
+            self._in_next_part, self._next_pts = True, self._part.next_key.pts
             self._last = self._part.last
 
     def _count_bad(self, packets: int) -> None:

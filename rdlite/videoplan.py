@@ -6,7 +6,7 @@ import contextlib
 import os
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,11 +21,13 @@ from rdlite.options import check_count
 from rdlite.video import VideoReader
 
 if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 PART_FRAMES = 250
 
-_LOWEST = -(2**63)
+_LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 # Packets on each side of a cut that must be sound: more than any decoder holds back.
 _NEAR = 64
 # In these FFmpeg seeks by halving the file. In others without an index it reads all that comes
@@ -130,34 +132,38 @@ class _Scan:
         self._origin, self._first, self._last = reader.origin, first, last
         ticks = array("q")  # of a packet without a time stamp: the highest before it
         checksums = array("I")  # 0 for packets that are no keyframes
-        self._bad: list[int] = []  # numbers of packets that are damaged or have no time stamp
+        bad = array("q")  # numbers of packets that are damaged or have no time stamp
         highest = _LOWEST
         for packet in _up_to(reader.packets(), None if last is None else last + reader.origin):
             if packet is None or packet.pts is None or packet.is_corrupt:
-                self._bad.append(len(ticks))
+                bad.append(len(ticks))
             if packet is not None:
                 now = highest if packet.pts is None else packet.pts - reader.origin
                 highest = max(highest, now)
                 ticks.append(now)
                 checksums.append(zlib.crc32(packet) if packet.is_keyframe else 0)
-        self._ticks = np.array(ticks, np.int64)
+        self._ticks, self._bad = np.array(ticks, np.int64), np.array(bad, np.int64)
         self._checksums = np.array(checksums, np.uint32)
 
     def cuts(self, stream: VideoStream, part_frames: int) -> Iterator[Keyframe]:
         """Yield the keyframes at which a part is to begin."""
-        if not _has_index(stream, until=int(np.median(self._ticks)) + self._origin):
-            part_frames = max(part_frames, len(self._ticks) // _MAX_UNINDEXED_PARTS)
-        ahead = np.cumsum(self._wanted(), dtype=np.int32) - 1
-        next_cut, last_cut = part_frames, ahead[-1] + 1 - part_frames
-        for number in self._borders():
-            if next_cut <= ahead[number] <= last_cut:
-                pts = int(self._ticks[number]) + self._origin
-                key = Keyframe(pts, int(self._checksums[number]))
-                # Where keyframes are none, few are tried, for each costs a seek.
-                works = _can_begin(stream, key)
-                next_cut = ahead[number] + (part_frames if works else part_frames // 8)
-                if works:
-                    yield key
+        count = len(self._ticks)
+        if not _has_index(stream, until=int(self._ticks[count // 2]) + self._origin):
+            part_frames = max(part_frames, count // _MAX_UNINDEXED_PARTS)
+        numbers = self._borders()
+        before = np.cumsum(self._wanted(), dtype=np.int32)[numbers] - 1
+        last = np.count_nonzero(self._wanted()) - part_frames
+        at, pause = np.searchsorted(before, part_frames), 1
+        while at < len(numbers) and before[at] <= last:
+            key = self._key(numbers[at])
+            if _can_begin(stream, key):
+                yield key
+                at, pause = np.searchsorted(before, before[at] + part_frames), 1
+            else:  # each costs a seek, so that few are tried where none will do
+                at, pause = at + pause, 2 * pause
+
+    def _key(self, number: int) -> Keyframe:
+        return Keyframe(int(self._ticks[number]) + self._origin, int(self._checksums[number]))
 
     def _wanted(self) -> npt.NDArray[np.bool_]:
         wanted = np.ones(len(self._ticks), bool)
@@ -167,20 +173,23 @@ class _Scan:
             wanted &= self._ticks < self._last
         return wanted
 
-    def _borders(self) -> Iterator[int]:
-        """Yield the keyframes between what is shown, and stored, before and after them."""
-        highest = np.maximum.accumulate(self._ticks)
-        lowest = np.minimum.accumulate(self._ticks[::-1])[::-1]  # of a packet and all behind it
+    def _borders(self) -> npt.NDArray[np.intp]:
+        """Return the numbers of the keyframes at which time may be cut.
+
+        All packets stored before one are shown before it. Of those stored behind it at most the
+        first few are; all others are shown later.
+        """
+        ticks = self._ticks
         numbers = np.flatnonzero((self._checksums > 0) & self._wanted())
-        numbers = numbers[numbers > 0]
-        for number in numbers[highest[numbers - 1] < self._ticks[numbers]].tolist():
-            now = self._ticks[number]
-            # Frames shown before a keyframe may be stored directly behind it.
-            leading = self._ticks[number + 1 : number + _NEAR] < now
-            behind = number + 1 + int(np.logical_and.accumulate(leading).sum())
-            first_bad, end_bad = np.searchsorted(self._bad, (number - _NEAR, number + _NEAR))
-            if first_bad == end_bad and (behind == len(lowest) or lowest[behind] > now):
-                yield number
+        first_bad, end_bad = (np.searchsorted(self._bad, numbers + n) for n in (-_NEAR, _NEAR))
+        numbers = numbers[(first_bad == end_bad) & (numbers > 0)]
+        highest = np.maximum.accumulate(ticks)
+        numbers = numbers[highest[numbers - 1] < ticks[numbers]]
+        earlier = np.searchsorted(np.sort(ticks), ticks[numbers])  # packets shown before each
+        lowest = np.append(np.minimum.accumulate(ticks[::-1])[::-1], _HIGHEST)
+        apart = (lowest[earlier + 1] > ticks[numbers]) & (earlier - numbers < _NEAR)
+        borders: npt.NDArray[np.intp] = numbers[apart]
+        return borders
 
     def parts(self, cuts: list[Keyframe]) -> Iterator[Part]:
         """Yield the parts that begin at the start of the range and at `cuts`."""
@@ -215,23 +224,42 @@ def _up_to(packets: Packets, last: int | None) -> Packets:
 
 
 def _can_begin(stream: VideoStream, key: Keyframe) -> bool:
-    """Whether a seek finds a keyframe, and a decoder that has seen nothing else can decode it."""
+    """Whether a seek finds a keyframe, it is sound, and a new decoder loses no frame after it."""
+    packets = list(_first_packets(stream, key))
+    alone = _decode(stream, packets[:1], err_detect="explode")
+    sound = [(frame.pts, frame.is_corrupt) for frame in alone] == [(key.pts, False)]
+    return sound and _shown(_decode(stream, packets), key) == _shown(packets, key)
+
+
+def _shown(items: Iterable[Packet[Any] | VideoFrame], key: Keyframe) -> list[int]:
+    """Return the time stamps of packets or frames from a keyframe on."""
+    return [item.pts for item in items if item.pts is not None and item.pts >= key.pts]
+
+
+def _decode(stream: VideoStream, packets: list[Packet[Any]], **options: str) -> list[VideoFrame]:
+    """Return what a decoder that has seen nothing else makes of some packets."""
     import av
 
-    packets = read_from_key(stream, key)
-    if packets is None:
-        return False
-    context, packet = stream.codec_context, next(packets)
-    decoder: Any = av.CodecContext.create(context.codec.name, "r")
+    decoder: Any = av.CodecContext.create(stream.codec_context.codec.name, "r")
     for name in ("extradata", "width", "height", "codec_tag"):
-        setattr(decoder, name, getattr(context, name))
+        setattr(decoder, name, getattr(stream.codec_context, name))
     decoder.thread_count = 1
-    decoder.options = {"err_detect": "explode"}
-    try:
-        frames = decoder.decode(packet) + decoder.decode(None)
-    except av.error.FFmpegError:
-        return False
-    return [(f.pts, f.key_frame, f.is_corrupt) for f in frames] == [(key.pts, True, False)]
+    decoder.options = options
+    frames = []
+    for packet in (*packets, None):
+        with contextlib.suppress(av.error.FFmpegError):
+            frames += decoder.decode(packet)
+    return frames
+
+
+def _first_packets(stream: VideoStream, key: Keyframe) -> Iterator[Packet[VideoStream]]:
+    """Yield the packets from a keyframe to the first that is shown after it."""
+    for packet in read_from_key(stream, key) or ():
+        if packet is None or packet.pts is None:
+            return
+        yield packet
+        if packet.pts > key.pts:
+            return
 
 
 def _has_index(stream: VideoStream, *, until: int) -> bool:

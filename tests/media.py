@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -46,6 +46,24 @@ def number(image: npt.NDArray[Any]) -> int:
     return sum(1 << bit for bit, level in enumerate(levels) if level > 128)
 
 
+def noise(count: int, size: tuple[int, int] = (96, 64)) -> list[npt.NDArray[np.uint8]]:
+    """Numbered pictures whose lower half does not compress, so that packets have some size."""
+    random = np.random.default_rng(1)
+    images = [picture(n, size) for n in range(count)]
+    for image in images:
+        half = image[image.shape[0] // 2 :]
+        half[:] = random.integers(0, 256, half.shape, np.uint8)
+    return images
+
+
+def damage(path: Path, begin: float, size: int) -> None:
+    """Overwrite a part of a file, `begin` being a fraction of its length."""
+    data = bytearray(path.read_bytes())
+    at = int(len(data) * begin)
+    data[at : at + size] = np.random.default_rng(0).bytes(size)
+    path.write_bytes(data)
+
+
 def clip(
     path: Path,
     frames: int | Sequence[npt.NDArray[np.uint8]] = 50,
@@ -63,9 +81,13 @@ def clip(
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
     title: str = "",
+    keys: Collection[int] = (),
     **context: Any,
 ) -> Path:
-    """Write a video of numbered pictures, or of the given BGR images, and return its path."""
+    """Write a video of numbered pictures, or of the given BGR images, and return its path.
+
+    `ticks` are the frames' times in `time_base`; those numbered in `keys` become keyframes.
+    """
     images = [picture(n, size) for n in range(frames)] if isinstance(frames, int) else frames
     base = time_base or 1 / Fraction(rate)
     with av.open(str(path), "w", format=format, options=container_options or {}) as output:
@@ -86,6 +108,8 @@ def clip(
             frame = frame.reformat(format=pix_fmt, dst_color_range=context.get("color_range"))
             frame.pts = n if ticks is None else ticks[n]
             frame.time_base = base
+            if n in keys:
+                frame.pict_type = av.video.frame.PictureType.I
             output.mux(video.encode(frame))
         output.mux(video.encode(None))
         for track, sound in zip(tracks, sounds, strict=True):

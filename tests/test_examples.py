@@ -63,6 +63,7 @@ def test_to_coco_lists_every_readable_image(street: np.ndarray, tmp_path: Path) 
     assert any(annotation["category_id"] == 1 for annotation in labels["annotations"])
 
 
+@pytest.mark.timeout(600)  # PyTorch's threads are ten times slower beside a busy core
 @pytest.mark.usefixtures("default_model")
 def test_finetune_teaches_two_new_classes_in_a_minute(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="training needs torch; run `pip install torch`")

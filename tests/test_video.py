@@ -13,30 +13,12 @@ import pytest
 from rdlite.errors import OptionError, VideoError
 from rdlite.media import MAX_BAD_PACKETS
 from rdlite.video import VideoReader
-from tests.media import Sound, clip, frame_times, number, picture
+from tests.media import Sound, clip, damage, frame_times, noise, number, picture
 
 
 def numbers(path: Path, **options: object) -> list[int]:
     with VideoReader(path, **options) as reader:
         return [number(frame.image) for frame in reader]
-
-
-def damage(path: Path, begin: float, size: int) -> None:
-    """Overwrite a part of a file, `begin` being a fraction of its length."""
-    data = bytearray(path.read_bytes())
-    at = int(len(data) * begin)
-    data[at : at + size] = np.random.default_rng(0).bytes(size)
-    path.write_bytes(data)
-
-
-def noise(count: int, size: tuple[int, int] = (96, 64)) -> list[np.ndarray]:
-    """Numbered pictures whose lower half does not compress, so that packets have some size."""
-    random = np.random.default_rng(1)
-    images = [picture(n, size) for n in range(count)]
-    for image in images:
-        half = image[image.shape[0] // 2 :]
-        half[:] = random.integers(0, 256, half.shape, np.uint8)
-    return images
 
 
 def open_files() -> int:

@@ -354,7 +354,7 @@ def test_a_link_in_the_output_folder_leads_nowhere(
     (tmp_path / "out" / "more").symlink_to(tmp_path / "elsewhere")
     arguments = ("detect", tmp_path / "in", "-o", tmp_path / "out", "--model", tiny_model)
     assert cli(*arguments, "--overwrite") == 1
-    assert "behind a link out of" in capsys.readouterr().err
+    assert "by a link or" in capsys.readouterr().err
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
