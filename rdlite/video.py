@@ -170,7 +170,7 @@ class VideoReader:
             for ticks, decoded in self._timed():
                 if self._last is not None and ticks >= self._last:
                     if self._in_next_part:
-                        continue
+                        continue  # earlier ones may still be in the decoder
                     return
                 if self._first is None or ticks >= self._first:
                     index = self.frames_read

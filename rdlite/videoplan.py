@@ -94,14 +94,16 @@ def plan_video(
 ) -> VideoPlan:
     """Read the packets of a video once, and find where it can be cut without a difference.
 
-    Only the first frame and the keyframes at which parts begin are decoded. The frames of all
-    parts, one after the other, are those of a `VideoReader` that reads the whole range.
+    Only the first frame and those at the cuts are decoded. The frames of all parts, one after the
+    other, are those that a `VideoReader` of the whole range returns. What a damaged packet does
+    not tell a decoder makes up from earlier frames, so in these it may differ. Where no keyframe
+    will do, as in files without time stamps, there is one part.
 
     Args:
         path: A video file.
         start: Seconds since the container's start of the first frame wanted, None for all.
         end: Seconds before which the last frame wanted begins, None for all.
-        part_frames: Packets from one cut to the next, at least.
+        part_frames: Fewest frames of a part, give or take a few that are stored out of order.
 
     Raises:
         OptionError: `start`, `end` or `part_frames` is out of range.
@@ -125,7 +127,7 @@ def plan_video(
 class _Scan:
     """The time stamps and keyframes of a range of a video.
 
-    It takes 12 bytes a packet, and some 30 more while it looks for cuts.
+    It takes 12 bytes a packet, and up to 60 more while it looks for cuts.
     """
 
     def __init__(self, reader: VideoReader, first: int | None, last: int | None) -> None:
@@ -227,7 +229,7 @@ def _can_begin(stream: VideoStream, key: Keyframe) -> bool:
     """Whether a seek finds a keyframe, it is sound, and a new decoder loses no frame after it."""
     packets = list(_first_packets(stream, key))
     alone = _decode(stream, packets[:1], err_detect="explode")
-    sound = [(frame.pts, frame.is_corrupt) for frame in alone] == [(key.pts, False)]
+    sound = [(f.pts, f.key_frame, f.is_corrupt) for f in alone] == [(key.pts, True, False)]
     return sound and _shown(_decode(stream, packets), key) == _shown(packets, key)
 
 

@@ -107,7 +107,9 @@ def test_start_and_end_cut_at_the_exact_frame(tmp_path: Path, name: str) -> None
 
 def test_start_is_exact_where_the_file_has_no_index(tmp_path: Path) -> None:
     path = clip(tmp_path / "raw.h264", 100, format="h264")
-    assert numbers(path, start=3.0, end=3.1) == [75, 76, 77]
+    with VideoReader(path, start=3.0, end=3.1) as reader:
+        assert [number(frame.image) for frame in reader] == [75, 76, 77]
+    assert (reader.frames_read, reader.missing_pts) == (3, 3)
 
 
 @pytest.mark.parametrize(
