@@ -87,6 +87,7 @@ def test_overhead_of_a_task(measure: Callable[..., Any], pool: Pool) -> None:
 def test_two_workers_for_one(measure: Callable[..., Any], photos: list[Path]) -> None:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("two workers need two cores")
+    # one worker already loads images beside the network, so that twice as fast cannot be
     images = [Image(number, path, None) for number, path in enumerate(photos)]
     tasks = [
         ImageTask(photos[0].parent, tuple(images[i : i + CHUNK])) for i in range(0, IMAGES, CHUNK)

@@ -98,15 +98,15 @@ class Batch:
         work.mkdir(exist_ok=True)
         stack.enter_context(Lock(work / "lock"))
         images, videos = self._counts
+        if videos:  # first: where another command's videos are refused, nothing has been written
+            # Parts of a video that two versions have made may not fit together.
+            options = {"rdlite": rdlite.__version__, "annotate": job.annotate, "format": job.format}
+            self._videos = stack.enter_context(self._record("videos", options | dict(job.video)))
         if images:
             overwrite = job.overwrite or (job.resume and (work / "images.jsonl").exists())
             refuse_existing(job.detections, overwrite=overwrite)
             self._sink(overwrite=True).abort()  # what cannot work is said now
             self._images = stack.enter_context(self._record("images", {}))
-        if videos:
-            # Parts of a video that two versions have made may not fit together.
-            options = {"rdlite": rdlite.__version__, "annotate": job.annotate, "format": job.format}
-            self._videos = stack.enter_context(self._record("videos", options | dict(job.video)))
         (job.folder / "errors.jsonl").unlink(missing_ok=True)
 
     def _record(self, name: str, options: Mapping[str, Any]) -> Record:

@@ -43,7 +43,8 @@ class Found:
         """Return a sentence on the files passed over, empty if there were none."""
         kinds = ", ".join(f"{n} {suffix or 'without one'}" for suffix, n in self.skipped.items())
         total = self.skipped.total()
-        return f"{total} files passed over for their endings: {kinds}" if total else ""
+        files = "file" if total == 1 else "files"
+        return f"{total} {files} passed over for their endings: {kinds}" if total else ""
 
 
 def find(
@@ -79,10 +80,16 @@ def find(
         for path, place in matches.items():
             places.setdefault(path, place)
     taken = set(reserved)
+    other = next(iter(endings.values()))
+    outputs: dict[str, str] = {}
+    for renamed in (False, True):  # of clip.mov and clip.mp4, the second is to keep its name
+        for path, place in places.items():
+            ending = endings.get(_suffix(place), other)
+            if place.endswith(ending) != renamed:
+                outputs[path] = _free(place, ending, taken)
     for path, place in places.items():
-        suffix = _suffix(place)
-        output = _free(place, endings.get(suffix, next(iter(endings.values()))), taken)
-        found.files.append(Input(path, output, suffix in VIDEOS or not images))
+        video = _suffix(place) in VIDEOS or not images
+        found.files.append(Input(path, outputs[path], video))
     return found
 
 

@@ -61,9 +61,7 @@ class ProcessPool(RemotePool[_Process]):
             worker.pipe.close()
         deadline = time.monotonic() + _GRACE_SECONDS + 1
         for worker in crew:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-            worker.process.kill()
-            worker.process.join()
+            _end(worker.process, max(0.0, deadline - time.monotonic()))
 
     def _start(self, number: int) -> _Process:
         context = multiprocessing.get_context("spawn")
@@ -107,8 +105,15 @@ class ProcessPool(RemotePool[_Process]):
             self._heard(worker, *message)
         if not alive:
             worker.pipe.close()
-            worker.process.join()
+            _end(worker.process, _GRACE_SECONDS)
             self._died(worker, _how(worker.process.exitcode))
+
+
+def _end(process: SpawnProcess, seconds: float) -> None:
+    """Wait for the end of a process, and kill it if that takes longer."""
+    process.join(seconds)
+    process.kill()
+    process.join()
 
 
 def _how(code: int | None) -> str:

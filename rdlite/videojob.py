@@ -48,7 +48,8 @@ class VideoJob:
         encoder_threads: Threads of the encoder.
         options: `conf`, `iou`, `nms`, `max_det`, `classes` that differ from the detector's own.
         overwrite: Replace existing outputs, and what an attempt with other settings left.
-        resume: Go on with what an earlier attempt left; without it that is removed.
+        resume: Go on with what an earlier attempt left. Without `resume` and `overwrite`, finished
+            parts of one are refused.
     """
 
     source: Path
@@ -225,6 +226,12 @@ def _prepare_folder(job: VideoJob, header: Mapping[str, Any]) -> None:
                 f"with other settings ({difference}); give the same ones to go on with it, or "
                 "ask to overwrite it"
             )
+    made = len(list(job.folder.glob("part-*.json"))) if job.folder.is_dir() else 0
+    if made and not job.overwrite:
+        raise VideoError(
+            f"{job.folder} holds {made} finished parts of an earlier attempt; resume=True "
+            "(--resume) goes on with them, overwrite=True (--overwrite) begins anew"
+        )
     _remove(job.folder)
     try:
         job.folder.mkdir()

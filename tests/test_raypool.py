@@ -14,8 +14,8 @@ import pytest
 
 from rdlite import Detector, ModelError, OptionError, RdliteError
 from rdlite.errors import WorkerDied
-from rdlite.workers import Outcome, Pool, Task, make_pool
-from tests.test_workers import alive, until
+from rdlite.workers import Pool, Task, make_pool
+from tests.pools import alive, outcomes, until
 from tests.worker_tasks import Big, Detect, Dies, Fails, Pid, Square, Until
 
 ray = pytest.importorskip("ray")
@@ -73,13 +73,6 @@ def detector(tiny_model: Path) -> Detector:
 
 def join(machines: Machines, detector: Detector, workers: int | None = 2) -> Pool:
     return make_pool(detector, workers=workers, engine="ray", ray_address=machines.address)
-
-
-def outcomes(pool: Pool, *tasks: Task) -> list[Outcome]:
-    """Of these tasks, in the order in which they end."""
-    for task in tasks:
-        pool.submit(task)
-    return list(iter(pool.wait, None))
 
 
 def until_all_work(pool: Pool) -> None:

@@ -334,12 +334,14 @@ def test_a_source_that_changes_meanwhile_is_not_mixed(source: Path, tmp_path: Pa
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_without_resume_all_is_made_anew(
+def test_finished_parts_are_not_thrown_away_unasked(
     source: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     interrupted(source, tmp_path)
+    with pytest.raises(VideoError, match=r"2 finished parts .* --resume"):
+        annotate_video(Follower(), source, tmp_path / "out.mp4")
     again = Follower()
-    annotate_video(again, source, tmp_path / "out.mp4")
+    annotate_video(again, source, tmp_path / "out.mp4", overwrite=True)
     assert len(again.sizes) == FRAMES
     assert content(tmp_path) == whole
 
