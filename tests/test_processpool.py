@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -107,6 +108,7 @@ def test_another_version_is_refused(detector: Detector, monkeypatch: pytest.Monk
 
 def test_leaving_early_interrupts_tasks_which_tidy_up(detector: Detector, tmp_path: Path) -> None:
     def open_files() -> int:
+        gc.collect()  # of processes that other tests have ended
         return len(os.listdir("/proc/self/fd"))
 
     before = multiprocessing.active_children()
@@ -122,7 +124,7 @@ def test_leaving_early_interrupts_tasks_which_tidy_up(detector: Detector, tmp_pa
         raise ZeroDivisionError
     assert (tmp_path / "tidied").exists()
     assert set(multiprocessing.active_children()) <= set(before)
-    assert open_files() == files
+    assert open_files() <= files
 
 
 def test_an_error_in_on_progress_reaches_the_caller(detector: Detector) -> None:

@@ -338,7 +338,7 @@ def test_finished_parts_are_not_thrown_away_unasked(
     source: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     interrupted(source, tmp_path)
-    with pytest.raises(VideoError, match=r"2 finished parts .* --resume"):
+    with pytest.raises(VideoError, match=r"2 finished parts .*--resume"):
         annotate_video(Follower(), source, tmp_path / "out.mp4")
     again = Follower()
     annotate_video(again, source, tmp_path / "out.mp4", overwrite=True)
