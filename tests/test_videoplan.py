@@ -55,9 +55,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "hevc.ts": {"codec": "libx265", "options": HEVC},
     "hevc10.mkv": {"codec": "libx265", "options": HEVC, "pix_fmt": "yuv420p10le"},
     "vp9.webm": VP9,
-    "vp9.ivf": VP9,
     "av1.mp4": AV1,
-    "av1.mkv": AV1,
     "interlaced.ts": {"options": {"x264-params": "tff=1"}},
     "turned.mp4": {"rotation": 90},
     "ntsc.mp4": {"rate": Fraction(30000, 1001)},
@@ -194,9 +192,12 @@ def test_what_cannot_be_cut_is_one_part(tmp_path: Path) -> None:
         noise(60),
         options={"x264-params": "intra-refresh=1:keyint=12:scenecut=0:bframes=0"},
     )
+    # ASF states when a frame is decoded and not when it is shown: frames behind a keyframe that
+    # need the one before look as if they came after it.
+    asf = clip(tmp_path / "mpeg2.asf", 60, codec="mpeg2video", max_b_frames=2, gop_size=12)
     twice = tmp_path / "twice.ts"  # time begins anew in the middle
     twice.write_bytes(clip(tmp_path / "once.ts", 40, gop_size=12).read_bytes() * 2)
-    for path in (raw, one_key, refresh, twice):
+    for path in (raw, one_key, refresh, asf, twice):
         plan, _ = check(path, 1)
         assert len(plan.parts) == 1
 
@@ -307,15 +308,15 @@ def test_parts_are_reached_without_reading_what_comes_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     codec = {"a.mpg": "mpeg2video", "a.avi": "mpeg4", "a.asf": "wmv2"}.get(name, "libx264")
-    path = clip(tmp_path / name, 2000, codec=codec, gop_size=25)
+    path = clip(tmp_path / name, 1200, codec=codec, gop_size=25)
     counted = packets_read(monkeypatch)
     plan = plan_video(path, part_frames=100)
-    assert len(counted) < 1.6 * 2000
+    assert len(counted) < 1.7 * 1200
     counted.clear()
     for part in plan.parts:
         read(path, part=part)
-    assert len(plan.parts) > 10
-    assert len(counted) < 1.6 * 2000
+    assert len(plan.parts) > 7
+    assert 1200 <= len(counted) < 1.7 * 1200
 
 
 def test_files_without_an_index_have_fewer_parts(
