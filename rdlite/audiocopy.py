@@ -75,14 +75,15 @@ class AudioCopier:
 
         self._output = output
         self._container = open_media(self._path) if self._path else None
-        for stream in self._container.streams if self._container else ():
+        streams: Any = self._container.streams if self._container else ()
+        for stream in streams:
             if stream.type != "audio":
                 stream.discard = Discard.all  # skipped unread, where the container can
-            elif stream.codec_context:
+            elif stream.codec_context and stream.rate:
                 self._add_track(stream)
-            else:
+            else:  # its codec is unknown, or it is too damaged
                 self.dropped += 1
-                self.notes.append("A sound track was left out: FFmpeg does not know its codec.")
+                self.notes.append("A sound track was left out: FFmpeg cannot tell what it is.")
 
     def _add_track(self, source: Any) -> None:
         try:
@@ -158,6 +159,8 @@ class AudioCopier:
                 return
 
     def _put(self, packet: Packet[AudioStream]) -> None:
+        import av
+
         track = self._tracks[packet.stream_index]
         if not track.copied:
             self._encode_packet(track, packet)
@@ -170,7 +173,10 @@ class AudioCopier:
         track.latest = dts
         packet.pts, packet.dts = pts - track.shift, dts - track.shift
         packet.stream = track.output
-        self._output.mux(packet)
+        try:
+            self._output.mux(packet)
+        except (av.error.InvalidDataError, av.error.PatchWelcomeError):
+            self.bad_packets += 1  # its own header, which MP4 does without, is damaged
 
     def _encode_packet(self, track: _Track, packet: Packet[AudioStream] | None) -> None:
         import av

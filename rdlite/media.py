@@ -17,6 +17,7 @@ from rdlite.errors import VideoError
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
+    from av.video.frame import VideoFrame
 
 Packets: TypeAlias = "Iterator[Packet[Any] | None]"
 MAX_BAD_PACKETS = 32
@@ -124,6 +125,25 @@ def _find(packets: Packets, key: Keyframe) -> Packet[Any] | None:
         if packet.pts >= key.pts:
             return None  # the seek led too far
     return None
+
+
+def in_place(frames: Iterator[VideoFrame], far: int) -> Iterator[tuple[int | None, VideoFrame]]:
+    """Yield frames with their time stamps, but None for one that a changed bit has led astray.
+
+    Args:
+        frames: Frames in the order in which they are shown.
+        far: Ticks by which a stamp is too far from both its neighbours, which are together.
+    """
+    before, frame = None, next(frames, None)
+    while frame is not None:
+        pts, following = frame.pts, next(frames, None)
+        after = None if following is None else following.pts
+        if before is not None and pts is not None and after is not None:
+            together = before < after < before + far
+            if together and not before - far < pts < after + far:
+                pts = None
+        yield pts, frame
+        before, frame = before if pts is None else pts, following
 
 
 def reason(error: Exception) -> str:

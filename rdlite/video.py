@@ -22,6 +22,7 @@ from rdlite.media import (
     MAX_BAD_PACKETS,
     SWS_MATRIX,
     Keyframe,
+    in_place,
     open_media,
     read_from_key,
     read_packets,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 # Containers that state a duration in their header and do not fail when they end early.
 _DECLARE_DURATION = ("matroska", "avi")
+_FAR = 16  # frames, more than any are stored out of order
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +83,7 @@ class VideoReader:
     Attributes:
         frames_read: Frames from `start` to `end`, those that `stride` skips included.
         bad_packets: Packets that could not be read or decoded.
-        missing_pts: Frames without a time stamp; they follow the one before at the mean rate.
+        missing_pts: Frames without a usable time stamp, which follow the one before them.
         truncated: True when the file ends before the frames that it declares.
         declared_frames: Number of frames that the header states, 0 where it states none.
         duration: Seconds that the header states, 0.0 where it states none.
@@ -159,15 +161,15 @@ class VideoReader:
         sentences = {
             f"{self.bad_packets} damaged packets of {self.path} were skipped.": self.bad_packets,
             f"{self.path} ends early: {frames} of {declared} frames were read.": self.truncated,
-            f"{self.missing_pts} frames of {self.path} have no time stamp and follow the one "
-            f"before at the mean rate, {float(self.rate):.3f} a second.": self.missing_pts,
+            f"{self.missing_pts} frames of {self.path} have no usable time stamp and follow the "
+            f"one before at the mean rate, {float(self.rate):.3f} a second.": self.missing_pts,
         }
         return [sentence for sentence, applies in sentences.items() if applies]
 
     def __iter__(self) -> Iterator[Frame]:
         before = self._part.frames_before if self._part else 0
         with self:
-            for ticks, decoded in self._timed():
+            for ticks, decoded, stated in self._timed():
                 if self._last is not None and ticks >= self._last:
                     if self._in_next_part:
                         continue  # earlier ones may still be in the decoder
@@ -175,7 +177,7 @@ class VideoReader:
                 if self._first is None or ticks >= self._first:
                     index = self.frames_read
                     self.frames_read += 1
-                    self.missing_pts += decoded.pts is None
+                    self.missing_pts += not stated
                     if (index + before) % self._stride == 0:
                         yield self._frame(index, ticks, decoded)
             if not self._in_next_part:
@@ -189,14 +191,15 @@ class VideoReader:
         """Return the first tick at or after an instant, to the microsecond; None stays None."""
         return None if seconds is None else math.ceil(Fraction(seconds - 1e-6) / self.time_base)
 
-    def _timed(self) -> Iterator[tuple[int, VideoFrame]]:
+    def _timed(self) -> Iterator[tuple[int, VideoFrame, bool]]:
+        """Yield frames with their ticks, and whether the file states those."""
         step = max(1, round(1 / self.rate / self.time_base))
-        following = 0
-        for frame in self._decoded_from_first():
-            ticks = following if frame.pts is None else frame.pts - self.origin
+        far, following = max(_FAR * step, round(1 / self.time_base)), 0
+        for pts, frame in in_place(self._decoded_from_first(), far):
+            ticks = following if pts is None else pts - self.origin
             following = ticks + (frame.duration or step)
             self._end_ticks = max(self._end_ticks, following)
-            yield ticks, frame
+            yield ticks, frame, pts is not None
 
     def packets(self) -> Iterator[Packet[VideoStream] | None]:
         """Yield the packets undecoded, once more from where the frames were read from.
@@ -382,6 +385,8 @@ def _declared_seconds(container: InputContainer, stream: VideoStream) -> float:
     tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "").strip("\0 "))
     if tag:
         return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    if stream.frames and stream.average_rate:  # AVI, whose duration FFmpeg guesses from the size
+        return float(stream.frames / stream.average_rate)
     if stream.duration:
         return float(stream.duration * Fraction(stream.time_base or 0))
     return (container.duration or 0) / 1e6 if len(container.streams) == 1 else 0.0

@@ -196,10 +196,44 @@ def test_what_cannot_be_cut_is_one_part(tmp_path: Path) -> None:
     # need the one before look as if they came after it.
     asf = clip(tmp_path / "mpeg2.asf", 60, codec="mpeg2video", max_b_frames=2, gop_size=12)
     twice = tmp_path / "twice.ts"  # time begins anew in the middle
-    twice.write_bytes(clip(tmp_path / "once.ts", 40, gop_size=12).read_bytes() * 2)
+    twice.write_bytes(clip(tmp_path / "once.ts", 200, gop_size=12).read_bytes() * 2)
     for path in (raw, one_key, refresh, asf, twice):
         plan, _ = check(path, 1)
         assert len(plan.parts) == 1
+
+
+def remux(source: Path, output: Path, pts: Callable[[int, Any], int]) -> Path:
+    """Copy a video with other time stamps, given the number of a packet and the packet."""
+    with av.open(str(source)) as old, av.open(str(output), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for n, packet in enumerate(p for p in old.demux(video=0) if p.size):
+            packet.pts = pts(n, packet)
+            packet.stream = stream
+            new.mux(packet)
+    return output
+
+
+def test_one_wild_time_stamp_costs_no_frame(tmp_path: Path) -> None:
+    source = clip(tmp_path / "a.mkv", 200, codec="mpeg4", gop_size=10)
+    keys = [n for n, packet in enumerate(packets_of(source)) if packet.is_keyframe]
+    wild = keys[10]
+    path = remux(source, tmp_path / "b.mkv", lambda n, p: p.pts + 10**7 * (n == wild))
+    plan, frames = check(path, 1)
+    assert frames[wild][0] > 10**7
+    assert [part.frames_before for part in plan.parts] == keys[:10]
+
+
+def test_time_stamps_against_the_order_cost_no_frame(tmp_path: Path) -> None:
+    source = clip(tmp_path / "a.mkv", 100, codec="mpeg4", gop_size=10)
+    packets = packets_of(source)
+    swapped = {n: n + 1 for n, packet in enumerate(packets[:-1]) if packet.is_keyframe and n}
+    swapped |= {after: n for n, after in swapped.items()}
+    times = [packet.pts for packet in packets]
+    path = remux(source, tmp_path / "b.mkv", lambda n, _: times[swapped.get(n, n)])
+    plan = plan_video(path, part_frames=1)
+    found = [frame for part in plan.parts for frame in read(path, part=part)[0]]
+    assert len(plan.parts) > 5
+    assert found == sorted(read(path)[0])
 
 
 def test_a_change_of_resolution_does_not_stop_cutting(tmp_path: Path) -> None:
@@ -215,11 +249,16 @@ def test_a_change_of_resolution_does_not_stop_cutting(tmp_path: Path) -> None:
     assert any(0 < n < 150 for n in starts) and any(n > 150 for n in starts)
 
 
-def packet_of(path: Path, key: Keyframe | None) -> Any:
-    """The packet that a part begins at, which knows its place in the file."""
-    assert key is not None
+def packets_of(path: Path) -> list[Any]:
+    """All packets of a video, which know their places in the file."""
     with av.open(str(path)) as source:
-        return next(p for p in source.demux(video=0) if p.size and key.matches(p))
+        return [packet for packet in source.demux(video=0) if packet.size]
+
+
+def packet_of(path: Path, key: Keyframe | None) -> Any:
+    """The packet that a part begins at."""
+    assert key is not None
+    return next(filter(key.matches, packets_of(path)))
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "open.mp4", "h264.mkv", "mpeg4.avi"])
@@ -245,6 +284,32 @@ def test_damage_inside_a_part_stays_there(tmp_path: Path, name: str) -> None:
     assert [part.key for part in plan.parts[:3]] == [part.key for part in parts[:3]]
     for part in plan.parts[:2]:
         assert read(path, part=part)[1].bad_packets == 0
+
+
+def test_damage_behind_a_keyframe_is_counted_once(tmp_path: Path) -> None:
+    path = make(tmp_path, "open.mp4", frames=noise(100))
+    parts = plan_video(path, part_frames=1).parts
+    packets = packets_of(path)
+    key = next(n for n, packet in enumerate(packets) if parts[4].key.matches(packet))
+    leading = packets[key + 1]
+    assert leading.pts < packets[key].pts
+    data = bytearray(path.read_bytes())
+    data[leading.pos : leading.pos + leading.size] = b"\xff" * leading.size
+    path.write_bytes(data)
+    plan, _ = check(path, 1, spoiled=range(parts[4].frames_before - 4, parts[5].frames_before))
+    assert read(path)[1].bad_packets == 1
+
+
+def test_packets_lost_from_a_counting_format_are_lost_once(tmp_path: Path) -> None:
+    # AVI has an index by the number of the frame and no time stamps, so that reading on and
+    # seeking give different times behind what is missing.
+    path = make(tmp_path, "mjpeg.avi")
+    lost = packets_of(path)[40]
+    data = path.read_bytes()
+    path.write_bytes(data[: lost.pos] + data[lost.pos + 8 + lost.size + lost.size % 2 :])
+    plan, frames = check(path, 1)
+    assert len(frames) == 99
+    assert len(plan.parts) > 30
 
 
 def test_no_part_begins_near_lost_packets(tmp_path: Path) -> None:
@@ -326,6 +391,17 @@ def test_files_without_an_index_have_fewer_parts(
     assert 2 <= len(check(make(tmp_path, "live.mkv"), 1)[0].parts) <= 4
     for name in ("h264.mkv", "h264.mp4", "h264.ts"):
         assert len(plan_video(make(tmp_path, name), part_frames=1).parts) > 6
+
+
+def test_planning_gives_up_soon_where_seeking_is_impossible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = clip(tmp_path / "a.avi", 1000, codec="mjpeg", pix_fmt="yuvj420p")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 9 // 10])  # the index is at the end
+    counted = packets_read(monkeypatch)
+    plan = plan_video(path, part_frames=10)
+    assert (len(plan.parts), plan.frames) == (1, len(read(path)[0]))
+    assert len(counted) < 5 * plan.frames
 
 
 def test_a_file_that_has_changed_is_refused(tmp_path: Path) -> None:

@@ -55,6 +55,24 @@ def read_video(path: Path) -> None:
             assert frame.image.ndim == 3
 
 
+def annotate(path: Path) -> None:
+    from rdlite.pipeline import annotate_video
+    from tests.media import TwoBoxes, frame_times
+
+    output = path.with_name("out.mp4")
+    try:
+        summary = annotate_video(
+            TwoBoxes(), path, output, preset="ultrafast", progress=lambda *_: None
+        )
+    except RdliteError as error:  # about the source; there is nothing wrong with the output
+        assert "cannot be written" not in str(error), error
+        raise
+    times = frame_times(output)
+    assert times == sorted(set(times)) and len(times) == summary.frames
+    output.unlink()
+    output.with_suffix(".jsonl").unlink()
+
+
 def outcomes(read: Callable[[Path], None], source: Path, variants: Iterator[bytes]) -> list[int]:
     """How many variants of a file were read and how many refused; other errors propagate."""
     counts = [0, 0]

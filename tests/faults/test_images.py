@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rdlite import Detections, Detector, ImageError
+from rdlite import Detector, ImageError
 from tests.command import PLAIN_USER, cli, command, lines, script
+from tests.faults.expected import CAR, PERSON, found_in
 from tests.faults.fuzz import fuzz
 
-PERSON, CAR = (16, 16, 32, 32), (64, 32, 80, 48)
-"""Where `tiny_model` finds a person and a car in `squares`."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 # The transposition that a stored picture must have for its EXIF orientation to undo it.
 STORED = {
@@ -37,11 +36,6 @@ STORED = {
 @pytest.fixture(scope="module")
 def detector(tiny_model: Path) -> Detector:
     return Detector(tiny_model)
-
-
-def found_in(detections: Detections) -> dict[str, tuple[int, ...]]:
-    """Class name to box, in whole pixels."""
-    return {one.name: tuple(round(side) for side in one.xyxy) for one in detections}
 
 
 def encode(image: np.ndarray | Image.Image, kind: str, **options: Any) -> bytes:
