@@ -150,6 +150,11 @@ class VideoReader:
         self.origin = _origin(self._container, self.stream, self.time_base)
 
     @property
+    def far(self) -> int:
+        """Ticks by which a time stamp is too far from both its neighbours to be true."""
+        return max(round(_FAR / self.rate / self.time_base), round(1 / self.time_base))
+
+    @property
     def sample_aspect_ratio(self) -> Fraction:
         """Width to height of one pixel of the upright picture."""
         aspect = _fraction(self.stream.codec_context.sample_aspect_ratio, Fraction(1))
@@ -194,8 +199,8 @@ class VideoReader:
     def _timed(self) -> Iterator[tuple[int, VideoFrame, bool]]:
         """Yield frames with their ticks, and whether the file states those."""
         step = max(1, round(1 / self.rate / self.time_base))
-        far, following = max(_FAR * step, round(1 / self.time_base)), 0
-        for pts, frame in in_place(self._decoded_from_first(), far):
+        following = 0
+        for pts, frame in in_place(self._decoded_from_first(), self.far):
             ticks = following if pts is None else pts - self.origin
             following = ticks + (frame.duration or step)
             self._end_ticks = max(self._end_ticks, following)

@@ -134,7 +134,7 @@ class _Scan:
         self._origin, self._first, self._last = reader.origin, first, last
         ticks = array("q")  # of a packet without a time stamp: the highest before it
         checksums = array("I")  # 0 for packets that are no keyframes
-        bad = array("q")  # numbers of packets that are damaged or have no time stamp
+        bad = array("q")  # numbers of packets that are damaged or without a true time stamp
         highest = _LOWEST
         for packet in _up_to(reader.packets(), None if last is None else last + reader.origin):
             if packet is None or packet.pts is None or packet.is_corrupt:
@@ -144,8 +144,10 @@ class _Scan:
                 highest = max(highest, now)
                 ticks.append(now)
                 checksums.append(zlib.crc32(packet) if packet.is_keyframe else 0)
-        self._ticks, self._bad = np.array(ticks, np.int64), np.array(bad, np.int64)
-        self._checksums = np.array(checksums, np.uint32)
+        self._ticks, self._checksums = np.array(ticks, np.int64), np.array(checksums, np.uint32)
+        astray = _astray(self._ticks, reader.far)
+        self._ticks[astray] = self._ticks[astray - 1]
+        self._bad = np.sort(np.append(np.array(bad, np.int64), astray))
 
     def cuts(self, stream: VideoStream, part_frames: int) -> Iterator[Keyframe]:
         """Yield the keyframes at which a part is to begin."""
@@ -209,6 +211,14 @@ class _Scan:
                 frames_before=before[index],
                 frames=before[index + 1] - before[index],
             )
+
+
+def _astray(ticks: npt.NDArray[np.int64], far: int) -> npt.NDArray[np.intp]:
+    """Return the numbers of those that are far from both their neighbours, which are together."""
+    steps = np.abs(np.diff(ticks)) >= far
+    together = np.abs(ticks[2:] - ticks[:-2]) < far
+    astray: npt.NDArray[np.intp] = np.flatnonzero(steps[:-1] & steps[1:] & together) + 1
+    return astray
 
 
 def _up_to(packets: Packets, last: int | None) -> Packets:
