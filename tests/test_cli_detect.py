@@ -458,7 +458,9 @@ def test_an_interruption_keeps_what_is_done(
     assert (process.returncode, errors) == (130, "")
     done = sum("input" in line for line in lines(out / ".rdlite" / "images.jsonl"))
     assert 16 <= done < 3000
-    assert f"interrupted, {3000 - done} not done; the same command with --resume" in printed
+    # The signal may come between an image's entry and its being counted.
+    said = (f"interrupted, {3000 - done + late} not done; the same" for late in (0, 1))
+    assert any(text in printed for text in said) and "with --resume" in printed
     assert not list(out.glob(".*partial*")) and not (out / "detections.jsonl").exists()
 
 
