@@ -143,13 +143,13 @@ def background(
     thread = _started(work)
     try:
         yield put
-    except BaseException:
+        channel.close(discard=False)
+        thread.join()
+    except BaseException:  # also Ctrl-C while the last items are worked on
         abandoned = True
         channel.close(discard=True)
         thread.join()
         raise
-    channel.close(discard=False)
-    thread.join()
     for error in failures:
         raise error
 

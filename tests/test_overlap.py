@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 
 import pytest
@@ -154,6 +156,21 @@ def test_background_shows_its_function_that_the_user_failed() -> None:
     with background(write, 1) as put:
         put(1)
     assert ended == ["given up", "whole"]
+
+
+def test_an_interruption_at_the_very_end_waits_for_the_function() -> None:
+    ended: list[bool] = []
+
+    def consume(items: Iterator[int]) -> None:
+        list(items)
+        # Ctrl-C while the user waits for the last items
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.3)
+        ended.append(True)
+
+    with pytest.raises(KeyboardInterrupt), background(consume, 2) as put:
+        put(1)
+    assert ended == [True]
 
 
 def test_a_put_that_waits_for_room_ends_when_the_function_fails() -> None:
