@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdlite.media import open_media, read_packets
@@ -20,6 +21,15 @@ _LAYOUTS = {1: "mono", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 _AAC_BIT_RATE = 192_000
 _AUDIO_GAP = 0.1  # seconds
 _INTERLEAVING = 10  # seconds by which one track may be stored after another
+
+
+def _open(path: Path) -> InputContainer:
+    container = open_media(path)
+    sounds: Any = container.streams.audio
+    if all(stream.codec_context and stream.rate for stream in sounds):
+        return container
+    container.close()  # a transport stream does not say what begins late
+    return open_media(path, probe=True)
 
 
 def _usual_layout(source: AudioStream) -> str:
@@ -74,7 +84,7 @@ class AudioCopier:
         from av.stream import Discard
 
         self._output = output
-        self._container = open_media(self._path) if self._path else None
+        self._container = _open(self._path) if self._path else None
         streams: Any = self._container.streams if self._container else ()
         for stream in streams:
             if stream.type != "audio":

@@ -2,7 +2,8 @@
 
 One process drives: it hands out tasks, and it alone writes the record of what is done. Workers
 write annotated copies and parts of videos. What a task leaves is on disk before the record says
-so; what the record does not have is made again, and comes out the same.
+so (a copy that a power cut has shortened is made again); what the record does not have is made
+again, and comes out the same.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import rdlite
-from rdlite.batchfeed import WORK, BatchJob, Done, Failed, Feed, Item
+from rdlite.batchfeed import ERRORS, WORK, BatchJob, Done, Failed, Feed, Item
 from rdlite.batchrecord import Record
 from rdlite.batchtotals import Forecast, Listener, Totals, failure_text
 from rdlite.batchvideo import FinishTask, OpenVideo, PartTask, summary_from, summary_values
@@ -29,6 +29,7 @@ from rdlite.overlap import prefetch
 from rdlite.partialfile import remove_leftovers
 from rdlite.sinkbase import Sink
 from rdlite.sinks import open_sink
+from rdlite.videojob import VideoJob, check_options, versions
 from rdlite.workers import Outcome, Pool
 
 if TYPE_CHECKING:
@@ -71,8 +72,9 @@ class Batch:
             OutputError: The disk is full, or the output folder has vanished.
             RdliteError: Another process writes the same output.
         """
-        self._job.folder.mkdir(parents=True, exist_ok=True)
+        self._check_options()
         with contextlib.ExitStack() as stack:
+            self._job.folder.mkdir(parents=True, exist_ok=True)
             if self._job.record:
                 self._begin(stack)
             for source, error in failed:
@@ -92,31 +94,57 @@ class Batch:
             self._report_changes()
             self._publish()
 
+    def _check_options(self) -> None:
+        """Raise for what would be wrong with any input; later errors are those of one input."""
+        job = self._job
+        if job.folder.exists() and not job.folder.is_dir():
+            raise OptionError(f"{job.folder} is a file; name a folder for the output with -o")
+        if self._counts[1]:
+            video, results = job.folder / "any.mp4", job.folder / "any"
+            check_options(
+                VideoJob(Path("any"), video if job.annotate else None, results, **job.video)
+            )
+
     def _begin(self, stack: contextlib.ExitStack) -> None:
         """Lock the output folder and open the record."""
         job, work = self._job, self._job.folder / WORK
         work.mkdir(exist_ok=True)
         stack.enter_context(Lock(work / "lock"))
         images, videos = self._counts
+        known = self._refuse_existing(work)
         if videos:  # first: where another command's videos are refused, nothing has been written
-            # Parts of a video that two versions have made may not fit together.
-            options = {"rdlite": rdlite.__version__, "annotate": job.annotate, "format": job.format}
+            options = {**versions(), "annotate": job.annotate, "format": job.format}
             self._videos = stack.enter_context(self._record("videos", options | dict(job.video)))
         if images:
-            overwrite = job.overwrite or (job.resume and (work / "images.jsonl").exists())
-            refuse_existing(job.detections, overwrite=overwrite)
             self._sink(overwrite=True).abort()  # what cannot work is said now
             self._images = stack.enter_context(self._record("images", {}))
-        (job.folder / "errors.jsonl").unlink(missing_ok=True)
+            own = job.detections.name in self._images.published
+            refuse_existing(job.detections, overwrite=job.overwrite or own)
+        if job.overwrite or (job.resume and known):  # otherwise it grows
+            (job.folder / ERRORS).unlink(missing_ok=True)
+
+    def _refuse_existing(self, work: Path) -> bool:
+        """Raise before anything is written if a file would be replaced unasked.
+
+        Returns:
+            Whether a batch has been here before.
+        """
+        job = self._job
+        wanted = zip(("images", "videos"), self._counts, strict=True)
+        paths = [work / f"{name}.jsonl" for name, count in wanted if count]
+        for path in paths if not (job.resume or job.overwrite) else ():
+            if path.exists():
+                raise OptionError(
+                    f"{job.folder} holds an earlier run, recorded in {path}; go on with it "
+                    "(--resume), replace it (--overwrite), or use another -o"
+                )
+        if self._counts[0] and not paths[0].exists():
+            refuse_existing(job.detections, overwrite=job.overwrite)
+        return any(work.glob("*.jsonl"))
 
     def _record(self, name: str, options: Mapping[str, Any]) -> Record:
         job = self._job
         path = job.folder / WORK / f"{name}.jsonl"
-        if path.exists() and not (job.resume or job.overwrite):
-            raise OptionError(
-                f"{job.folder} holds an earlier run, recorded in {path}; go on with it (--resume), "
-                "replace it (--overwrite), or use another -o"
-            )
         header = self._header(options)
         return Record(path, header, job.inputs, resume=job.resume, overwrite=job.overwrite)
 
@@ -182,7 +210,7 @@ class Batch:
 
     def _settle(self, outcome: Outcome) -> None:
         task, error = outcome.task, outcome.error
-        if isinstance(error, (OptionError, OutputError)):
+        if isinstance(error, OutputError):
             raise error  # as it would be for any other input
         if isinstance(task, ImageTask):
             if error is None:
@@ -246,7 +274,7 @@ class Batch:
         self._listener.failed(os.fspath(source), error)
         if not self._job.record:
             return
-        path = self._job.folder / "errors.jsonl"
+        path = self._job.folder / ERRORS
         try:
             with open(path, "a", encoding="utf-8") as file:
                 # ASCII, because a file's name need not be UTF-8.
@@ -265,6 +293,7 @@ class Batch:
         if self._images is None:
             return
         remove_leftovers(self._job.detections)
+        self._images.publish(self._job.detections.name)
         try:
             with self._sink(overwrite=self._job.overwrite or self._job.resume) as sink:
                 copy_lines(self._header({}), map(image_line, self._images.entries()), sink)

@@ -14,6 +14,7 @@ from rdlite.batchtotals import failure_text
 from rdlite.batchvideo import FinishTask, OpenVideo, PartTask, is_done, tidy
 from rdlite.errors import ImageError, OptionError, VideoError
 from rdlite.imagejob import Image, ImageTask, chunk_size
+from rdlite.labelsinks import check_inside
 from rdlite.outputs import Input, Outputs
 from rdlite.sinks import FORMATS
 from rdlite.videojob import VideoJob
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 WORK: Final = ".rdlite"
 """Folder in the output folder that holds the lock and the record."""
+
+ERRORS: Final = "errors.jsonl"
+"""File in the output folder that lists the inputs that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +138,16 @@ class Feed:
 
     def _image_item(self, number: int, one: Input) -> Image | Done | Failed:
         entry = self._images.get(number) if self._images else None
+        if FORMATS[self._job.format].folder:
+            try:
+                check_inside(one.output)
+            except OptionError as error:
+                if self._images:
+                    self._images.leave_out(number)
+                return Failed(number, str(error))
         if not self._job.copies:
             return Done(number, entry) if entry else Image(number, Path(one.path), None)
-        if entry and os.path.lexists(self._job.folder / one.output):
+        if entry and _size(self._job.folder / one.output) == entry.get("copy_size", -1):
             return Done(number, entry)
         overwrite = self._job.overwrite or _owns(self._images, number)
         try:
@@ -158,8 +169,6 @@ class Feed:
                 yield Done(number, None)
                 return
             video = OpenVideo(number, job, self._detector)
-        except OptionError:
-            raise
         except Exception as error:  # whatever is wrong with one video, the others go on
             yield Failed(number, failure_text(one.path, error))
             return
@@ -187,6 +196,13 @@ class Feed:
             resume=job.resume,
             **job.video,
         )
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return os.lstat(path).st_size
+    except OSError:
+        return None
 
 
 def _owns(record: Record | None, number: int) -> bool:

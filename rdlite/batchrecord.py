@@ -30,6 +30,7 @@ class Record:
 
     Attributes:
         changed: Inputs recorded earlier whose files have changed since.
+        published: Names in the output folder of what was made from the record.
 
     Raises:
         OptionError: The journal exists and may not be gone on with.
@@ -46,6 +47,7 @@ class Record:
         overwrite: bool,
     ) -> None:
         self.changed = self._others = 0
+        self.published: set[str] = set()
         self._inputs = inputs
         self._offsets = array("q", [-1]) * len(inputs)
         self._owned = bytearray(len(inputs))
@@ -64,6 +66,16 @@ class Record:
     def begin(self, numbers: Iterable[int]) -> None:
         """Note that the outputs of these inputs, not there yet, are from now on this batch's."""
         self._append({"begun": [self._key(number) for number in numbers]})
+
+    def publish(self, name: str) -> None:
+        """Note that a file in the output folder, not there yet, will be made from the record."""
+        if name not in self.published:
+            self._append({"published": name})
+            self.published.add(name)
+
+    def leave_out(self, number: int) -> None:
+        """Pass over the entry of an input for the rest of this run."""
+        self._offsets[number] = -1
 
     def owns(self, number: int) -> bool:
         """Whether what is at the place of this input's output was made by this batch."""
@@ -141,6 +153,8 @@ class Record:
         offset = len(self._file.readline())
         for line in self._file:
             entry = json.loads(line)
+            if "published" in entry:
+                self.published.add(entry["published"])
             for _, output in entry.get("begun", ()):
                 self._own(outputs.get(output))
             if "input" in entry:

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from rdlite.batchtotals import Forecast, Listener, Totals, failure_text
-from rdlite.errors import OptionError
 from rdlite.imagejob import Image, ImageTask, chunk_size
-from rdlite.options import check_count
 from rdlite.outputs import Input, utf8_name
 from rdlite.overlap import prefetch
 from rdlite.sinkbase import to_line
-from rdlite.video import VideoReader
+from rdlite.video import VideoReader, check_range
 from rdlite.videoplan import Part, VideoPlan, plan_video
 from rdlite.workers import Outcome, Pool
 
@@ -115,7 +113,8 @@ class Stream:
     ) -> None:
         self._totals = totals
         self._inputs, self._detector, self._pool, self._listener = inputs, detector, pool, listener
-        self._stride = check_count("stride", stride)
+        check_range(stride, start, end)
+        self._stride = stride
         self._start, self._end = start, end
         videos = sum(one.video for one in inputs)
         self._images = len(inputs) - videos
@@ -153,8 +152,6 @@ class Stream:
     def _parts(self, number: int, one: Input) -> Iterator[LinesTask | _Unplanned]:
         try:
             plan = plan_video(one.path, start=self._start, end=self._end)
-        except OptionError:
-            raise
         except Exception as error:  # whatever is wrong with one video, the others go on
             yield _Unplanned(number, failure_text(one.path, error))
             return
@@ -202,8 +199,6 @@ class Stream:
     def _wait(self, ended: dict[int, _Ended]) -> None:
         outcome = self._pool.wait()
         if outcome is not None:
-            if isinstance(outcome.error, OptionError):
-                raise outcome.error  # as it would be for any other input
             ended[id(outcome.task)] = outcome
         self._listener.check()
 

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TextIO
 
 from rdlite.errors import RdliteError
 
@@ -66,9 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("rdlite: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; Python must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read the detections has seen enough
+        silence(sys.stdout)
         return OK
     except (RdliteError, ImportError) as error:
         print(f"rdlite: error: {error}", file=sys.stderr)
@@ -78,6 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
     return FAILED
+
+
+def silence(stream: TextIO) -> None:
+    """Let what is written to a stream that nobody reads any more go nowhere, without an error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Interruption:
@@ -346,11 +350,11 @@ def _add_workers(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _workers(text: str) -> int:
+def _workers(text: str) -> int | None:
     if text == "auto":
-        return 0
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a number or auto, got {text!r}")
+        return None
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, or auto, got {text!r}")
     return int(text)
 
 

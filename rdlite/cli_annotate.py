@@ -28,7 +28,7 @@ def annotate(
     crf: int,
     preset: str,
     encoder_threads: int,
-    workers: int,
+    workers: int | None,
     engine: str,
     ray_address: str | None,
     resume: bool,

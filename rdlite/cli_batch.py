@@ -14,13 +14,13 @@ from typing import Any, TextIO
 from rdlite.batch import Batch
 from rdlite.batchfeed import BatchJob
 from rdlite.batchtotals import Totals
-from rdlite.cli import FAILED, INTERRUPTED, OK, SOME_FAILED, Interruption
+from rdlite.cli import FAILED, INTERRUPTED, OK, SOME_FAILED, Interruption, silence
 from rdlite.cli_inputs import Found
 from rdlite.cli_progress import Bars
 from rdlite.detector import Detector
 from rdlite.errors import OutputError
 from rdlite.videosummary import VideoSummary
-from rdlite.workers import Pool, Task, make_pool
+from rdlite.workers import Task, make_pool
 
 
 class Report:
@@ -101,7 +101,7 @@ class Report:
         if self._json:
             self._print_json(totals, places, left)
         elif not self._quiet and self._found.files and not (self._brief and totals.done):
-            print(self._summary(totals, places, left, resumable=resumable), file=self._out)
+            self._say(self._summary(totals, places, left, resumable=resumable), self._out)
         if self._interrupted:
             return INTERRUPTED
         if not totals.done:
@@ -152,14 +152,17 @@ class Report:
             "ms_each": round(_ms_each(totals), 3),
             "written": places,
         }
-        print(json.dumps(summary, default=os.fspath), file=self._out)
+        self._say(json.dumps(summary, default=os.fspath), self._out)
 
     def _say(self, text: str, stream: TextIO) -> None:
-        """Print without tearing the bars."""
+        """Print without tearing the bars; when nobody reads any more, the work goes on."""
         from tqdm import tqdm
 
-        tqdm.write(text, file=stream)
-        stream.flush()
+        try:
+            tqdm.write(text, file=stream)
+            stream.flush()
+        except BrokenPipeError:
+            silence(stream)
 
 
 def run_batch(
@@ -174,16 +177,11 @@ def run_batch(
         return totals
 
     def work() -> None:
-        with make_workers(detector, **workers) as pool:
+        with make_pool(detector, **workers) as pool:
             Batch(job, detector, pool, report, totals).run(found.failed)
 
     report.follow(work)
     return totals
-
-
-def make_workers(detector: Detector, *, workers: int, engine: str, ray_address: str | None) -> Pool:
-    """Return the workers that the options of a command line describe; 0 is one per core."""
-    return make_pool(detector, workers=workers or None, engine=engine, ray_address=ray_address)
 
 
 def make_detector(

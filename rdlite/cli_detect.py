@@ -11,7 +11,7 @@ from typing import Any
 from rdlite.batchfeed import BatchJob
 from rdlite.batchstream import Stream
 from rdlite.batchtotals import Totals
-from rdlite.cli_batch import Report, make_detector, make_workers, run_batch
+from rdlite.cli_batch import Report, make_detector, run_batch
 from rdlite.cli_inputs import IMAGES, VIDEOS, Found, find
 from rdlite.convert import copy_lines
 from rdlite.detector import Detector
@@ -19,6 +19,7 @@ from rdlite.errors import OptionError
 from rdlite.journal import jsonl_header
 from rdlite.sinkbase import STDOUT
 from rdlite.sinks import FORMATS, open_sink
+from rdlite.workers import make_pool
 
 
 def detect(
@@ -30,7 +31,7 @@ def detect(
     stride: int,
     start: float | None,
     end: float | None,
-    workers: int,
+    workers: int | None,
     engine: str,
     ray_address: str | None,
     resume: bool,
@@ -106,7 +107,7 @@ def _stream(
     if not found.files:
         return totals
     with (
-        make_workers(detector, **pool) as workers,
+        make_pool(detector, **pool) as workers,
         open_sink(format, STDOUT, header=header) as sink,
     ):
         stream = Stream(found.files, detector, workers, report, totals, **video)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import itertools
 import os
@@ -33,18 +34,24 @@ class Found:
         files: The files, each once, in the order of the arguments.
         failed: (argument or folder, reason) of what names no file or cannot be listed.
         skipped: How many files of folders were passed over, by ending.
+        links: Folders that were not entered because they are links, which may lead in a circle.
     """
 
     files: list[Input] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    links: list[str] = field(default_factory=list)
 
     def skipped_note(self) -> str:
-        """Return a sentence on the files passed over, empty if there were none."""
+        """Return a sentence on what was passed over, empty if there was nothing."""
         kinds = ", ".join(f"{n} {suffix or 'without one'}" for suffix, n in self.skipped.items())
         total = self.skipped.total()
         files = "file" if total == 1 else "files"
-        return f"{total} {files} passed over for their endings: {kinds}" if total else ""
+        notes = [f"{total} {files} passed over for their endings: {kinds}"] if total else []
+        if self.links:
+            links = ", ".join(self.links)
+            notes.append(f"linked folders not entered: {links}; name them to have them")
+        return "; ".join(notes)
 
 
 def find(
@@ -79,14 +86,14 @@ def find(
             found.failed.append((source, f"{source or 'an empty argument'}: {reason}"))
         for path, place in matches.items():
             places.setdefault(path, place)
-    taken = set(reserved)
+    names = _Names(reserved)
     other = next(iter(endings.values()))
     outputs: dict[str, str] = {}
     for renamed in (False, True):  # of clip.mov and clip.mp4, the second is to keep its name
         for path, place in places.items():
             ending = endings.get(_suffix(place), other)
             if place.endswith(ending) != renamed:
-                outputs[path] = _free(place, ending, taken)
+                outputs[path] = names.free(place, ending)
     for path, place in places.items():
         video = _suffix(place) in VIDEOS or not images
         found.files.append(Input(path, outputs[path], video))
@@ -108,12 +115,12 @@ def _matches(
         return {str(path): path.name}, ""
     if not glob.has_magic(source):
         return {}, "no such file or folder"
-    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
-    matches = map(Path, sorted(glob.glob(source, recursive=True)))
+    root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+    matches = map(Path, _own_places(sorted(glob.glob(source, recursive=True)), found))
     files = itertools.chain.from_iterable(
         _below(match, suffixes, found) if match.is_dir() else [str(match)] for match in matches
     )
-    return _places(files, Path(*fixed), outside), "no file matches this pattern"
+    return _places(files, root, outside), "no file matches this pattern"
 
 
 def _below(folder: Path, suffixes: Container[str], found: Found) -> Iterator[str]:
@@ -125,6 +132,7 @@ def _below(folder: Path, suffixes: Container[str], found: Found) -> Iterator[str
     for directory, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         above = _prefix(Path(directory))
+        found.links += [above + name for name in folders if os.path.islink(above + name)]
         for name in sorted(names):
             ending = _suffix(name)
             if not name.startswith(".") and ending in suffixes:
@@ -153,13 +161,35 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def _free(place: str, ending: str, taken: set[str]) -> str:
-    """Return the place with another ending, numbered where another output has it: x-2.jpg."""
-    stem = os.path.splitext(place)[0]
-    output = stem + ending
-    for number in itertools.count(2):
-        if output not in taken:
-            break
-        output = f"{stem}-{number}{ending}"
-    taken.add(output)
-    return output
+def _own_places(matches: list[str], found: Found) -> Iterator[str]:
+    """Leave out what a pattern finds again through a folder that is a link."""
+    real = functools.lru_cache(1000)(os.path.realpath)
+    names: dict[str, str] = {}  # by the real path of a folder, the first name that it came under
+    for match in matches:
+        folder = os.path.dirname(match)
+        if names.setdefault(real(folder), folder) == folder:
+            yield match
+        elif folder not in found.links:
+            found.links.append(folder)
+
+
+class _Names:
+    """Gives every output a name of its own."""
+
+    def __init__(self, reserved: Iterable[str]) -> None:
+        self._reserved = frozenset(reserved)
+        self._taken = set(self._reserved)
+        self._numbers: dict[str, int] = {}  # the last one given to a name
+
+    def free(self, place: str, ending: str) -> str:
+        """Return the place with another ending, numbered where another output has it: x-2.jpg."""
+        top, *rest = place.split(os.sep)
+        if rest and top in self._reserved:  # a folder with the name of a file of results
+            place = os.sep.join([f"{top}-2", *rest])
+        stem = os.path.splitext(place)[0]
+        wanted = output = stem + ending
+        while output in self._taken:
+            self._numbers[wanted] = number = self._numbers.get(wanted, 1) + 1
+            output = f"{stem}-{number}{ending}"
+        self._taken.add(output)
+        return output

@@ -46,7 +46,7 @@ class ImageResult:
     Attributes:
         number: Its place among the inputs of the batch.
         entry: `width`, `height` and `detections` as in `Detections.to_dict`, and
-            `dropped_nonfinite`, `source_size` and `mtime_ns`; None if it failed.
+            `dropped_nonfinite`, `copy_size`, `source_size` and `mtime_ns`; None if it failed.
         error: Why it failed.
         stop: The output cannot be written, so that other images would fail alike.
     """
@@ -142,20 +142,20 @@ def _finish(loaded: _Loaded, found: Detections | None, folder: Path | None) -> I
     image, pixels = loaded.image, loaded.pixels
     if isinstance(pixels, ImageError) or found is None:
         return ImageResult(image.number, None, str(pixels))
+    more = {"dropped_nonfinite": found.dropped_nonfinite}
     try:
         if image.copy is not None:
-            _write_copy(image.copy, draw(pixels, found), folder)
+            more["copy_size"] = _write_copy(image.copy, draw(pixels, found), folder)
     except ImageError as error:
         return ImageResult(image.number, None, str(error))
     except OSError as error:
         text = f"{image.copy} cannot be written: {error.strerror}"
         return ImageResult(image.number, None, text, stop=error.errno not in _OF_ONE_NAME)
-    more = {"dropped_nonfinite": found.dropped_nonfinite}
     return ImageResult(image.number, loaded.source | found.to_dict() | more)
 
 
-def _write_copy(path: Path, picture: Bgr, folder: Path | None) -> None:
-    """Write an annotated copy, whole or not at all."""
+def _write_copy(path: Path, picture: Bgr, folder: Path | None) -> int:
+    """Write an annotated copy, whole or not at all; returns its size in bytes."""
     import cv2
 
     try:
@@ -177,3 +177,4 @@ def _write_copy(path: Path, picture: Bgr, folder: Path | None) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    return encoded.nbytes

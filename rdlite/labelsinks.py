@@ -21,7 +21,8 @@ class LabelSink(Sink):
     The label of `a/b.jpg` is `a/b.txt`, that of frame 123 of `clip.mp4` is `clip.mp4/000123.txt`.
     Where that is taken, say by `a/b.png`, it is `a/b.jpg.txt`, then `a/b.jpg-2.txt` and so on;
     the image that is written first has the short name, and `warnings` tells of the others. An
-    image's path in the folder is its `place`, if that is None its `image`.
+    image's path in the folder is its `place`, if that is None its `image`. A folder of images
+    that is called like a label, `a.txt`, becomes `a.txt_`.
 
     Args:
         path: The folder.
@@ -44,7 +45,7 @@ class LabelSink(Sink):
         self._renamed, self._example = 0, ""
 
     def _add(self, found: Detections, where: Where) -> None:
-        place = check_inside(where.place or where.image)
+        place = self._beside_labels(check_inside(where.place or where.image), where.frame)
         if where.frame is None:
             short, name = place.with_suffix(""), PurePath(where.image or place).name
         else:
@@ -53,6 +54,12 @@ class LabelSink(Sink):
         text = self._text(found, name)
         if not self._write(f"{short}{self._ending}", text):
             self._write_elsewhere(place, text)
+
+    def _beside_labels(self, place: PurePath, frame: int | None) -> PurePath:
+        """Rename folders that are called like a label, whose name an image may need."""
+        folders = place.parts if frame is not None else place.parts[:-1]
+        own = [f"{name}_" if name.endswith(self._ending) else name for name in folders]
+        return PurePath(*own, *place.parts[len(own) :])
 
     @abstractmethod
     def _text(self, found: Detections, name: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Packets: TypeAlias = "Iterator[Packet[Any] | None]"
 MAX_BAD_PACKETS = 32
+_PROBE = {"analyzeduration": str(60 * 10**6), "probesize": str(2**30)}  # microseconds, bytes
 _SEEK_BACK = (1, 10, 100)  # seconds before a keyframe, tried in turn
 
 # FFmpeg would follow what these name, other files included.
@@ -36,8 +37,12 @@ SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 _BT709, _BT601 = 1, 6
 
 
-def open_media(path: str | os.PathLike[str]) -> InputContainer:
+def open_media(path: str | os.PathLike[str], *, probe: bool = False) -> InputContainer:
     """Open a media file on disk, and nothing that it refers to.
+
+    Args:
+        path: The file.
+        probe: Read up to a minute of it to learn of streams that begin late.
 
     Raises:
         VideoError: The path is no regular file, or the file is empty, a playlist or no media.
@@ -50,6 +55,7 @@ def open_media(path: str | os.PathLike[str]) -> InputContainer:
     try:
         # The prefix keeps FFmpeg from taking a name such as "concat:a.mp4" for a protocol.
         options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+        options |= _PROBE if probe else {}
         container: InputContainer = av.open(f"file:{os.fspath(path)}", options=options, **older)
         return container
     except (av.error.FFmpegError, UnicodeError) as error:

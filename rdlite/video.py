@@ -109,7 +109,7 @@ class VideoReader:
         end: float | None = None,
         part: Part | None = None,
     ) -> None:
-        _check_range(stride, start, end)
+        check_range(stride, start, end)
         if part and (start, end) != (None, None):
             raise OptionError("give start and end to plan_video, not with a part of its plan")
         self.path = Path(path)
@@ -334,10 +334,11 @@ class VideoReader:
             )
 
     def _ends_early(self) -> bool:
-        index = self.stream.index_entries
-        if len(index) and self._last_dts < index[-1].timestamp:
+        index, name = self.stream.index_entries, self._container.format.name
+        # That of ASF has an entry for every so many seconds, the last beyond the end.
+        if name != "asf" and len(index) and self._last_dts < index[-1].timestamp:
             return True
-        if not self._container.format.name.startswith(_DECLARE_DURATION):
+        if not name.startswith(_DECLARE_DURATION):
             return False
         # Matroska states where the last frame ends, counted from 0 and not from the first.
         read = float((self._end_ticks + self.origin) * self.time_base)
@@ -355,7 +356,8 @@ class VideoReader:
         self.close()
 
 
-def _check_range(stride: int, start: float | None, end: float | None) -> None:
+def check_range(stride: int, start: float | None, end: float | None) -> None:
+    """Raise `OptionError` if a stride, a start or an end is none."""
     check_count("stride", stride)
     for name, value in (("start", start), ("end", end)):
         if value is not None and not 0 <= value < float("inf"):

@@ -19,6 +19,7 @@ from rdlite.options import check_count, plain
 from rdlite.partialfile import PartialFile, remove_leftovers
 from rdlite.sinkbase import STDOUT
 from rdlite.sinks import open_sink
+from rdlite.video import check_range
 from rdlite.videoplan import Part, VideoPlan, plan_video
 from rdlite.videowriter import check_encoding
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rdlite.detector import Detector
 
 _HEADER = "header.json"
+_LONGEST_GAP = 2**31  # as FFmpeg writes MP4
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class VideoJob:
             "preset": self.preset,
             "encoder_threads": self.encoder_threads,
         }
-        parts = {"rdlite": rdlite.__version__, "video": encoder if self.video else None}
+        parts = {**versions(), "video": encoder if self.video else None}
         settings: dict[str, Any] = json.loads(dump_line({**header, **parts}))
         return settings
 
@@ -140,13 +142,18 @@ def open_job(job: VideoJob, detector: Detector) -> Iterator[OpenJob]:
             an earlier attempt had other settings and `overwrite` is False.
         RdliteError: Another process writes the same output.
     """
-    _check_options(job)
+    check_options(job)
     with contextlib.ExitStack() as locks:
         for path in job.outputs:
             _check_output(path, job)
             locks.enter_context(Lock(lock_path(path)))
             remove_leftovers(path)
         plan = plan_video(job.source, start=job.start, end=job.end)
+        if job.video is not None and plan.longest_gap >= _LONGEST_GAP:
+            raise VideoError(
+                f"{job.source} has a gap between two frames that MP4 cannot hold, as after a jump "
+                "of the clock; annotate what is before and after it with --start and --end"
+            )
         header = job_header(job, detector)
         _check_results(job, header)
         _prepare_folder(job, header)
@@ -171,6 +178,19 @@ def job_header(job: VideoJob, detector: Detector) -> dict[str, Any]:
     )
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of all that pixels and boxes may depend on.
+
+    Parts of a video that two versions have made would not be those of one run.
+    """
+    import av
+    import cv2
+    import onnxruntime
+
+    names = {"rdlite": rdlite, "onnxruntime": onnxruntime, "opencv": cv2, "av": av}
+    return {name: str(module.__version__) for name, module in names.items()}
+
+
 def lock_path(output: Path) -> Path:
     """Return the lock file that whoever writes an output holds."""
     return output.with_name(f".{output.name}.lock")
@@ -186,10 +206,12 @@ def clean(job: VideoJob) -> None:
     shutil.rmtree(job.folder)
 
 
-def _check_options(job: VideoJob) -> None:
-    check_count("stride", job.stride)
+def check_options(job: VideoJob) -> None:
+    """Raise `OptionError` for what is wrong with a job whatever its source is."""
+    check_range(job.stride, job.start, job.end)
     check_count("encoder_threads", job.encoder_threads)
-    check_encoding(crf=job.crf, preset=job.preset)
+    if job.video is not None:
+        check_encoding(codec=job.codec, crf=job.crf, preset=job.preset)
     if job.video is not None and job.video.suffix.lower() != ".mp4":
         raise OptionError(f"{job.video} must end in .mp4, the only format that rdlite writes")
     if job.video is not None and job.video == job.results:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from rdlite.errors import VideoError
 from rdlite.media import Keyframe, Packets, read_from_key
 from rdlite.options import check_count
-from rdlite.video import VideoReader
+from rdlite.video import Frame, VideoReader
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -71,6 +71,7 @@ class VideoPlan:
         size: Width and height of the first wanted frame, upright, pixels.
         sample_aspect_ratio: Width to height of one pixel of that frame.
         first_ticks: Tick, as `Frame.ticks`, of the first wanted frame.
+        longest_gap: Most time from one frame to the next, in the finest units of the time base.
         frames: Frames wanted, by the scan.
         parts: At least one, in the order of their frames.
     """
@@ -81,6 +82,7 @@ class VideoPlan:
     size: tuple[int, int]
     sample_aspect_ratio: Fraction
     first_ticks: int
+    longest_gap: int
     frames: int
     parts: tuple[Part, ...]
 
@@ -116,12 +118,22 @@ def plan_video(
             raise VideoError(f"{path} has no frame in the wanted range")
         height, width = head.image.shape[:2]
         aspect = reader.sample_aspect_ratio
-        scan = _Scan(reader, reader.ticks(start), reader.ticks(end))
+        scan = _Scan(reader, reader.ticks(start), reader.ticks(end), head)
     with VideoReader(path) as reader:
         cuts = list(scan.cuts(reader.stream, part_frames))
     parts = tuple(scan.parts(cuts))
     frames = sum(part.frames for part in parts)
-    return VideoPlan(Path(path), start, end, (width, height), aspect, head.ticks, frames, parts)
+    return VideoPlan(
+        path=Path(path),
+        start=start,
+        end=end,
+        size=(width, height),
+        sample_aspect_ratio=aspect,
+        first_ticks=head.ticks,
+        longest_gap=scan.longest_gap,
+        frames=frames,
+        parts=parts,
+    )
 
 
 class _Scan:
@@ -130,7 +142,9 @@ class _Scan:
     It takes 12 bytes a packet, and up to 60 more while it looks for cuts.
     """
 
-    def __init__(self, reader: VideoReader, first: int | None, last: int | None) -> None:
+    def __init__(
+        self, reader: VideoReader, first: int | None, last: int | None, head: Frame
+    ) -> None:
         self._origin, self._first, self._last = reader.origin, first, last
         ticks = array("q")  # of a packet without a time stamp: the highest before it
         checksums = array("I")  # 0 for packets that are no keyframes
@@ -148,6 +162,11 @@ class _Scan:
         astray = _astray(self._ticks, reader.far)
         self._ticks[astray] = self._ticks[astray - 1]
         self._bad = np.sort(np.append(np.array(bad, np.int64), astray))
+        # A recording may begin inside an open group of pictures, whose first frames are lost.
+        lost = self._ticks[:_NEAR] < (_LOWEST if head.pts is None else head.ticks)
+        self._lost = np.flatnonzero(lost)
+        gaps = np.diff(np.sort(self._ticks[self._wanted() & (self._ticks > _LOWEST)]))
+        self.longest_gap = int(gaps.max(initial=0)) * reader.time_base.numerator
 
     def cuts(self, stream: VideoStream, part_frames: int) -> Iterator[Keyframe]:
         """Yield the keyframes at which a part is to begin."""
@@ -171,6 +190,7 @@ class _Scan:
 
     def _wanted(self) -> npt.NDArray[np.bool_]:
         wanted = np.ones(len(self._ticks), bool)
+        wanted[self._lost] = False
         if self._first is not None:
             wanted &= self._ticks >= self._first
         if self._last is not None:

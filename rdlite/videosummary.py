@@ -11,6 +11,7 @@ from typing import Any
 
 from rdlite.audiocopy import AudioCopier
 from rdlite.convert import copy_lines
+from rdlite.errors import OptionError, VideoError
 from rdlite.journal import read_journal
 from rdlite.sinks import Sink, open_sink
 from rdlite.video import VideoReader
@@ -114,9 +115,13 @@ def _lines(job: VideoJob, frames: Mapping[Part, int]) -> Iterator[dict[str, Any]
     """Yield the lines of all parts, their frames counted through."""
     before = 0
     for part, count in frames.items():
-        _, lines = read_journal(job.part_path(part, ".jsonl"))
-        for line in lines:
-            yield line | {"frame": line["frame"] + before}
+        try:
+            _, lines = read_journal(job.part_path(part, ".jsonl"))
+            for line in lines:
+                yield line | {"frame": line["frame"] + before}
+        except OptionError as error:
+            job.part_path(part, ".json").unlink(missing_ok=True)  # so that it is made anew
+            raise VideoError(f"part {part.index} of {job.source} is damaged: {error}") from error
         before += count
 
 
@@ -136,7 +141,8 @@ def nonfinite_warning(anchors: int) -> list[str]:
 def _changes(total: Counts, audio: AudioCopier, plan: VideoPlan) -> list[str]:
     width, height = plan.size
     sentences = {
-        f"{audio.bad_packets} damaged packets of sound were left out.": audio.bad_packets,
+        f"{audio.bad_packets} packets of sound, damaged or out of order, were left "
+        "out.": audio.bad_packets,
         f"{total.rescaled} frames were scaled to {width}x{height}.": total.rescaled,
         f"{total.retimed} frames were moved behind the frame before them.": total.retimed,
     }

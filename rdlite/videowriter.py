@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -130,11 +131,7 @@ class Encoding:
         Raises:
             OptionError: FFmpeg has no such encoder, or it is not for video or not for MP4.
         """
-        try:
-            stream: Any = output.add_stream(self.codec, 1 / self.frame_time, self._options())
-        except (ValueError, TypeError) as error:
-            text = f"codec={self.codec!r} cannot be used for the video: {error}"
-            raise OptionError(text) from error
+        stream = _add_stream(output, self.codec, 1 / self.frame_time, self._options())
         context = stream.codec_context
         stream.width, stream.height = self.padded
         stream.pix_fmt = "yuv420p"  # the one format that every player decodes
@@ -340,12 +337,30 @@ class _YuvConverter:
         return VideoFrame.from_ndarray(planes, format="yuv420p")
 
 
-def check_encoding(*, crf: Any, preset: Any) -> None:
-    """Raise `OptionError` if a quality or a preset is none."""
+def check_encoding(*, codec: str, crf: Any, preset: Any) -> None:
+    """Raise `OptionError` if an encoder, a quality or a preset is none."""
+    import av
+
     if crf is not None and (type(crf) is not int or not 0 <= crf <= 63):
         raise OptionError(f"crf must be a whole number from 0 to 63 or None, got {crf!r}")
     if preset is not None and preset not in PRESETS:
         raise OptionError(f"preset must be None or one of {', '.join(PRESETS)}, got {preset!r}")
+    with av.open(io.BytesIO(), "w", format="mp4") as nowhere:
+        _add_stream(nowhere, codec, Fraction(25), {})
+
+
+def _add_stream(
+    output: OutputContainer, codec: str, rate: Fraction, options: dict[str, str]
+) -> Any:
+    import av
+
+    try:
+        return output.add_stream(codec, rate, options)
+    except av.codec.codec.UnknownCodecError as error:
+        text = f"codec={codec!r} cannot be used: this FFmpeg has no encoder of that name"
+        raise OptionError(text) from error
+    except (ValueError, TypeError) as error:
+        raise OptionError(f"codec={codec!r} cannot be used for the video: {error}") from error
 
 
 def create_mp4(path: Path, time_base: Fraction, **options: str) -> OutputContainer:

@@ -115,9 +115,6 @@ def test_existing_files_are_only_replaced_on_demand(
     assert (out / "a.png").read_text() == "of the user"
     assert len(lines(out / "errors.jsonl")) == 1
     assert cli(*arguments) == 1
-    assert "detections.jsonl exists already; use --overwrite" in capsys.readouterr().err
-    (out / "detections.jsonl").unlink()
-    assert cli(*arguments) == 1
     assert f"{out} holds an earlier run" in capsys.readouterr().err
     assert cli(*arguments, "--overwrite", "--conf", 0.9) == 0
     assert names(out) == ["a.png", "detections.jsonl"]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdlite.errors import OptionError, RdliteError
+from rdlite.errors import OptionError
 from rdlite.results import Detections
 from rdlite.sinks import VocSink, YoloSink
 from tests.samples import BOXES, NAMES, SIZE, detections, found
@@ -119,16 +119,14 @@ def test_no_name_leads_out_of_the_folder(
 
 
 @SINKS
-def test_a_label_where_a_folder_is_needed_is_one_sentence(
+def test_a_folder_that_is_called_like_a_label_gets_another_name(
     sink: Any, ending: str, tmp_path: Path
 ) -> None:
-    with (
-        pytest.raises(RdliteError, match=f"a{ending}/b{ending} cannot be written: Not a directory"),
-        sink(tmp_path / "labels") as labels,
-    ):
+    with sink(tmp_path / "labels") as labels:
         labels.write(found(), image="a.jpg")
         labels.write(found(), image=f"a{ending}/b.jpg")
-    assert list(tmp_path.iterdir()) == []
+    assert (tmp_path / "labels" / f"a{ending}").is_file()
+    assert (tmp_path / "labels" / f"a{ending}_" / f"b{ending}").is_file()
 
 
 def test_yolo_is_the_centre_and_size_in_fractions_without_scores(tmp_path: Path) -> None:

@@ -157,11 +157,13 @@ def test_options_that_an_encoder_does_not_have_are_named() -> None:
         ({"crf": True, "preset": None}, "crf must be"),
         ({"crf": 23, "preset": "quick"}, f"preset must be None or one of {', '.join(PRESETS)}"),
         ({"crf": 23, "preset": 3}, "preset must be"),
+        ({"codec": "nonsense", "crf": 23, "preset": None}, "no encoder of that name"),
+        ({"codec": "libvpx", "crf": 23, "preset": None}, "cannot be used for the video"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], text: str) -> None:
     with pytest.raises(OptionError, match=text):
-        check_encoding(**options)
+        check_encoding(**({"codec": "libx264"} | options))
 
 
 @pytest.mark.parametrize("matrix", [1, 4, 5, 6, 7, 9])

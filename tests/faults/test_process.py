@@ -316,14 +316,14 @@ def test_a_reader_that_has_seen_enough_is_no_error(
 
 @pytest.mark.fault(37)
 def test_a_closed_standard_output_does_not_stop_the_work(tiny_model: Path, tmp_path: Path) -> None:
-    source, output = clip(tmp_path / "a.mp4", 20), tmp_path / "out.mp4"
-    process = start("annotate", source, "-o", output, "--model", tiny_model)
+    sources = [clip(tmp_path / f"{n}.mp4", 20) for n in range(3)]
+    process = start("annotate", *sources, "-o", tmp_path / "out", "--model", tiny_model)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     assert process.wait(60) == 0
     assert process.stderr.read() == ""
     process.stderr.close()
-    assert len(frame_times(output)) == 20
+    assert [len(frame_times(tmp_path / "out" / path.name)) for path in sources] == [20] * 3
 
 
 @pytest.mark.fault(38)

@@ -1,0 +1,169 @@
+"""What one bad name, file or folder may not do to a batch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rdlite.cli_inputs import find
+from tests.command import cli, lines
+from tests.media import clip
+
+Printed = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def folder(squares: np.ndarray, tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), squares)
+    return folder
+
+
+def found(source: object, outside: Path = Path(os.devnull)) -> dict[str, str]:
+    """What is made of each input, and all notes under an empty name."""
+    files = find([str(source)], images=True, video_ending=".jsonl", outside=outside)
+    return {one.path: one.output for one in files.files} | {"": files.skipped_note()}
+
+
+def test_one_video_that_cannot_be_joined_does_not_stop_the_others(
+    tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b", "c"):
+        clip(tmp_path / "in" / f"{name}.mp4", 10)
+    out = tmp_path / "out"
+    (out / "b-yolo").mkdir(parents=True)
+    (out / "b-yolo" / "notes.md").write_text("of the user")
+    arguments = ("detect", tmp_path / "in", "-o", out, "--format", "yolo", "--model", tiny_model)
+    assert cli(*arguments, "--overwrite") == 3
+    assert "b-yolo" in capsys.readouterr().err
+    assert sorted(p.name for p in out.glob("*-yolo") if (p / "data.yaml").exists()) == [
+        "a-yolo", "c-yolo",
+    ]  # fmt: skip
+    assert (out / "b-yolo" / "notes.md").read_text() == "of the user"
+    (entry,) = lines(out / "errors.jsonl")
+    assert entry["input"].endswith("b.mp4")
+
+
+def test_a_part_that_is_torn_is_made_again(tiny_model: Path, tmp_path: Path) -> None:
+    source = clip(tmp_path / "a.mp4", 600, options={"g": "50"})
+    arguments = ("annotate", source, "-o", tmp_path / "out.mp4", "--model", tiny_model)
+    assert cli(*arguments) == 0
+    whole = (tmp_path / "out.jsonl").read_bytes()
+    (tmp_path / "out.mp4").unlink()
+    (tmp_path / "out.jsonl").unlink()
+
+    def torn(path: Path) -> None:
+        path.write_bytes(path.read_bytes()[:-20])
+
+    begun = tmp_path / ".out.mp4.rdlite"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rdlite.videosummary.join", lambda *_, **__: os.kill(os.getpid(), 2))
+        assert cli(*arguments) == 130
+    torn(begun / "part-00001.jsonl")
+    assert cli(*arguments, "--resume") == 1  # it is found out, named and given up
+    assert cli(*arguments, "--resume") == 0
+    assert (tmp_path / "out.jsonl").read_bytes() == whole
+
+
+def test_a_name_that_no_label_can_have_fails_alone(
+    folder: Path, tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    shutil.copy(folder / "a.png", folder / "C:\\photo.png")
+    out = tmp_path / "out"
+    arguments = ("detect", folder, "-o", out, "--format", "yolo", "--model", tiny_model)
+    assert cli(*arguments) == 3
+    assert "cannot be the place of a file" in capsys.readouterr().err
+    assert (out / "detections-yolo" / "a.txt").exists()
+
+
+def test_a_folder_called_like_the_results_does_not_take_their_place(
+    folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    (folder / "detections.jsonl").mkdir()
+    shutil.move(folder / "a.png", folder / "detections.jsonl" / "a.png")
+    out = tmp_path / "out"
+    assert cli("detect", folder, "-o", out, "--model", tiny_model) == 0
+    assert len(lines(out / "detections.jsonl")) == 2
+    assert (out / "detections.jsonl-2" / "a.png").exists()
+
+
+def test_files_of_the_user_stay(folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "errors.jsonl").write_text("mine\n")
+    arguments = ("detect", folder, "-o", out, "--model", tiny_model)
+    assert cli(*arguments) == 0
+    assert (out / "errors.jsonl").read_text() == "mine\n"
+    (out / "detections.csv").write_text("mine")
+    assert cli(*arguments, "--resume", "--format", "csv") == 1
+    assert (out / "detections.csv").read_text() == "mine"
+    (out / "detections.csv").unlink()
+    assert cli(*arguments, "--resume", "--format", "csv") == 0
+    assert cli(*arguments, "--resume", "--format", "csv") == 0  # now it is its own
+
+
+def test_a_refused_run_leaves_nothing(folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+    clip(folder / "b.mp4", 5)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "detections.jsonl").write_text("mine")
+    arguments = ("detect", folder, "-o", out, "--model", tiny_model)
+    assert cli(*arguments) == 1
+    (out / "detections.jsonl").unlink()
+    assert cli(*arguments) == 0
+
+
+def test_a_copy_that_was_cut_short_is_made_again(
+    folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("detect", folder, "-o", out, "--model", tiny_model)
+    assert cli(*arguments) == 0
+    whole = (out / "a.png").read_bytes()
+    (out / "a.png").write_bytes(b"")
+    assert cli(*arguments, "--resume") == 0
+    assert (out / "a.png").read_bytes() == whole
+
+
+def test_the_output_must_be_a_folder(
+    folder: Path, tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    (tmp_path / "out").write_text("a file")
+    assert cli("detect", folder, "-o", tmp_path / "out", "--model", tiny_model) == 1
+    assert "is a file; name a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", ["0", "many", "-1"])
+def test_workers_are_at_least_one(workers: str, folder: Path, capsys: Printed) -> None:
+    with pytest.raises(SystemExit):
+        cli("detect", folder, "--workers", workers)
+    assert "must be 1 or more, or auto" in capsys.readouterr().err or workers == "-1"
+
+
+def test_links_do_not_lead_in_circles_and_are_told_of(folder: Path, tmp_path: Path) -> None:
+    (folder / "self").symlink_to(folder)
+    outside = tmp_path / "elsewhere"
+    outside.mkdir()
+    shutil.copy(folder / "a.png", outside / "b.png")
+    (folder / "linked").symlink_to(outside)
+    for source, inputs in ((folder, ["a.png"]), (folder / "**" / "*.png", ["a.png", "b.png"])):
+        files = found(source)
+        note = files.pop("")
+        assert sorted(Path(path).name for path in files) == inputs
+        assert f"{folder}/self" in note
+
+
+def test_equal_names_are_numbered_and_one_that_keeps_its_name_has_it(tmp_path: Path) -> None:
+    for name in ("1/a.mov", "2/a.mp4", "3/a.mp4"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    sources = [str(path) for path in sorted(tmp_path.glob("*/*"))]
+    files = find(sources, images=False, video_ending=".mp4", outside=Path(os.devnull)).files
+    assert [one.output for one in files] == ["a-3.mp4", "a.mp4", "a-2.mp4"]
