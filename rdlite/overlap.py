@@ -88,12 +88,12 @@ def prefetch(items: Iterable[T], size: int) -> Iterator[Iterator[T]]:
         for error in failures:
             raise error
 
-    thread = _started(produce)
+    wait = _started(produce)
     try:
         yield consume()
     finally:
         channel.close(discard=True)
-        thread.join()
+        wait()
 
 
 @contextlib.contextmanager
@@ -140,25 +140,39 @@ def background(
         if not channel.put(item):
             raise failures[0] if failures else RuntimeError("nothing takes this any more")
 
-    thread = _started(work)
+    wait = _started(work)
     try:
         yield put
         channel.close(discard=False)
-        thread.join()
+        wait()
     except BaseException:  # also Ctrl-C while the last items are worked on
         abandoned = True
         channel.close(discard=True)
-        thread.join()
+        wait()
         raise
     for error in failures:
         raise error
 
 
-def _started(work: Callable[[], None]) -> threading.Thread:
+def _started(work: Callable[[], None]) -> Callable[[], None]:
+    """Do the work in a thread of its own; returns a function that waits for its end."""
+    ended = threading.Event()
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            ended.set()
+
     # A daemon, because a generator that is never finished must not keep the process from ending.
-    thread = threading.Thread(target=work, name=f"rdlite {work.__name__}", daemon=True)
+    thread = threading.Thread(target=run, name=f"rdlite {work.__name__}", daemon=True)
     thread.start()
-    return thread
+
+    def wait() -> None:
+        ended.wait()  # `join` that is interrupted takes the thread for ended (Python 3.11)
+        thread.join()
+
+    return wait
 
 
 class _Abandoned(BaseException):
