@@ -169,7 +169,10 @@ def _started(work: Callable[[], None]) -> Callable[[], None]:
     thread.start()
 
     def wait() -> None:
-        ended.wait()  # `join` that is interrupted takes the thread for ended (Python 3.11)
+        # Not `join` alone: interrupted, it takes the thread for ended (Python 3.11). Nor the event
+        # alone: at the exit of the process a daemon ends without a word.
+        while not ended.wait(0.1) and thread.is_alive():
+            pass
         thread.join()
 
     return wait
