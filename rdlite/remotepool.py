@@ -192,7 +192,7 @@ def _portable(error: Exception) -> Exception:
         again: Exception = pickle.loads(pickle.dumps(error))
         if type(again) is not type(error) or str(again) != str(error):
             raise TypeError("changed by pickling")
-    except Exception:
+    except Exception:  # whatever its class does when it is pickled; nothing of it is lost
         again = RdliteError(f"{type(error).__name__}: {error}")
     again.add_note(note)
     return again
