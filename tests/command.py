@@ -8,10 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rdlite.cli import main
 
 PLAIN_USER = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 """Goes before a command that is to respect the permissions of files, which root need not."""
+
+Printed = pytest.CaptureFixture[str]
 
 
 def cli(*arguments: object) -> int:
@@ -35,3 +39,9 @@ def script(code: str, *arguments: object) -> list[str]:
     root = str(Path(__file__).parents[1])
     code = f"import sys; sys.path.append({root!r})\n{code}"
     return [sys.executable, "-P", "-c", code, *(str(a) for a in arguments)]
+
+
+def names(folder: Path) -> list[str]:
+    """All files, without the record."""
+    files = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    return sorted(str(path) for path in files if path.parts[0] != ".rdlite")

@@ -186,3 +186,18 @@ def default_model() -> Path:
     if not DEFAULT_MODEL.exists():
         pytest.skip(f"{DEFAULT_MODEL.name} is not in the package yet")
     return DEFAULT_MODEL
+
+
+@pytest.fixture
+def photos(squares: np.ndarray, tmp_path: Path) -> Path:
+    """A folder with a good image, one of the same name below it, and one that is text."""
+    import cv2
+
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    cv2.imwrite(str(folder / "a.png"), squares)
+    cv2.imwrite(str(folder / "more" / "a.png"), squares)
+    (folder / "bad.jpg").write_text("this is no image")
+    (folder / "notes.txt").write_text("not looked at")
+    (folder / "._a.png").write_text("a hidden file, not looked at")
+    return folder

@@ -1,4 +1,4 @@
-"""The command line with workers of which one dies, and on a Ray cluster: the outputs are the same."""
+"""Workers on the command line, one of which dies, and those of a Ray cluster: the same outputs."""
 
 from __future__ import annotations
 
