@@ -10,6 +10,7 @@
 #ifndef RDLITE_CORE_H
 #define RDLITE_CORE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 typedef enum {
@@ -17,6 +18,7 @@ typedef enum {
     RDL_BAD_THRESHOLD, /* a probability or IoU outside [0, 1], or NaN */
     RDL_BAD_SIGMA,     /* sigma not positive, or not finite */
     RDL_BAD_COUNT,     /* a negative size, or fewer than two classes */
+    RDL_BAD_INDEX,     /* outside the array that it points into */
 } rdl_status;
 
 /* What a network gave for one image, as logits and encoded offsets. */
@@ -60,17 +62,24 @@ rdl_status rdl_gate(const rdl_refinedet *net, float objectness, int32_t *survivo
  * class whose softmax probability reaches `conf`, by anchor and then by class.
  * An anchor with a non-finite input (anchor, offsets, any class logit) gives no candidate and adds
  * one to *nonfinite; so does one that has a candidate and a non-finite box.
- * boxes: room for (count, 4), one row per listed anchor, unset where it has no candidate.
- * out: room for count * C, which must fit int32. exps: scratch, room for K. */
-rdl_status rdl_decode(const rdl_refinedet *net, const int32_t *survivors, int32_t count, float conf,
-                      float *boxes, rdl_candidates out, int32_t *candidates, float *exps,
+ * survivors: the `count` anchors; afterwards those that have a row in `boxes`.
+ * boxes: room for (count, 4), a row for each anchor with a candidate.
+ * out: room for count * C, which must fit int32. scratch: rdl_decode_bytes, aligned for float. */
+rdl_status rdl_decode(const rdl_refinedet *net, int32_t *survivors, int32_t count, float conf,
+                      float *boxes, rdl_candidates out, int32_t *candidates, void *scratch,
                       int32_t *nonfinite);
+size_t rdl_decode_bytes(int32_t classes);
 
-/* Keeps the `top_k` best candidates of each class. *order lists them by class, then by descending
- * score, then by ascending index. Scores are finite and >= 0, labels lie in [0, classes).
- * order: room for n. keys: scratch, room for n. starts: scratch, room for classes + 1. */
+/* Lists the `top_k` best candidates of each class in *order: by class, then by ascending index.
+ * Of equal ones at the limit, those with the lower index are kept. Scores are finite and >= 0,
+ * labels lie in [0, classes).
+ * order: room for n. scores: scratch, room for n. starts: scratch, room for classes + 1. */
 rdl_status rdl_top_k(rdl_candidates candidates, int32_t n, int32_t classes, int32_t top_k,
-                     int32_t *order, int32_t *kept, uint64_t *keys, int32_t *starts);
+                     int32_t *order, int32_t *kept, float *scores, int32_t *starts);
+
+/* Copies the n candidates listed in `order`: boxes (n, 4), scores (n), labels (n). */
+void rdl_take(const float *boxes, rdl_candidates from, const int32_t *order, int32_t n,
+              float *out_boxes, float *out_scores, int32_t *out_labels);
 
 /* Greedy suppression within each class; keeps the best `max_det` over all classes.
  *
@@ -81,15 +90,23 @@ rdl_status rdl_top_k(rdl_candidates candidates, int32_t n, int32_t classes, int3
  *   gaussian: s <- s * exp(-IoU^2 / sigma)             (same)
  * and dropped where s < conf. Candidates below conf or not finite are left out from the start.
  * Boxes may be reversed or empty: their area, and any overlap with them, is 0.
+ * Overlaps and factors are computed in double, scores rounded to float after every pick.
  *
+ * labels: any; quickest where equal ones lie together.
  * picked, final: room for min(n, max_det): indices and final scores, by descending final score.
- * heap, seen: scratch, room for n each. */
+ * scratch: `bytes`, which rdl_suppress_bytes gives, aligned for double. */
 rdl_status rdl_suppress(const float *boxes, const float *scores, const int32_t *labels, int32_t n,
                         rdl_overlap_rule rule, float conf, int32_t max_det, int32_t *picked,
-                        float *final, int32_t *count, uint64_t *heap, int32_t *seen);
+                        float *final, int32_t *count, void *scratch, size_t bytes);
+size_t rdl_suppress_bytes(const int32_t *labels, int32_t n);
 
-/* Multiplies boxes by the image size and clips them to the image, in pixels.
- * keep[i] is 1 where the box was finite and has positive width and height, else 0. */
-void rdl_scale(const float *boxes, int32_t n, float width, float height, float *out, uint8_t *keep);
+/* Multiplies the boxes of n picks, finite fractions of the image, by its size, clips them to the
+ * image and leaves out those without width or height; *kept is how many are written.
+ * boxes, labels: of all candidates. scores: of the picks. Outputs: room for n each.
+ * RDL_BAD_INDEX where a pick is no candidate. */
+rdl_status rdl_place(const float *boxes, const float *scores, const int32_t *labels,
+                     int32_t candidates, const int32_t *picked, int32_t n, float width,
+                     float height, float *out_boxes, float *out_scores, int64_t *out_labels,
+                     int32_t *kept);
 
 #endif

@@ -28,6 +28,11 @@ def suppress(
     conf: float,
     max_det: int,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]: ...
-def scale_boxes(
-    boxes: npt.NDArray[np.float32], width: float, height: float
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]: ...
+def place(
+    boxes: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int32],
+    picked: npt.NDArray[np.int32],
+    scores: npt.NDArray[np.float32],
+    width: float,
+    height: float,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]: ...

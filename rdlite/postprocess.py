@@ -76,9 +76,8 @@ def postprocess(
     picked, confidence = _core.suppress(
         boxes, scores, labels, method=nms, iou=iou, sigma=sigma, conf=conf, max_det=max_det
     )
-    xyxy, solid = _core.scale_boxes(boxes[picked], *image_size)
-    class_id = labels[picked].astype(np.int64)
-    return xyxy[solid], confidence[solid], class_id[solid], dropped_nonfinite
+    xyxy, confidence, class_id = _core.place(boxes, labels, picked, confidence, *image_size)
+    return xyxy, confidence, class_id, dropped_nonfinite
 
 
 def _decode_refinedet(

@@ -38,6 +38,12 @@ def random_boxes(rng: np.random.Generator, count: int) -> Any:
 def assert_same_candidates(got: Any, want: Any, conf: float) -> None:
     """Equal within rounding; a probability within rounding of conf may fall on either side."""
     assert got[3] == want[3]
+    for label in np.unique(np.concatenate([got[2], want[2]])):
+        fewer, more = sorted(
+            (np.sort(one[1][one[2] == label])[::-1] for one in (got, want)), key=len
+        )
+        np.testing.assert_allclose(fewer, more[: len(fewer)], rtol=1e-5, atol=1e-6)
+        assert (more[len(fewer) :] <= conf * (1 + 1e-5)).all()
     for one, other in ((got, want), (want, got)):
         for label in np.unique(one[2]):
             mine, theirs = one[2] == label, other[2] == label

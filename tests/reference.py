@@ -6,7 +6,7 @@ running scores of suppression are float32 after every step, as these decide what
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,12 +42,13 @@ def decode(
     conf: float,
     top_k: int,
 ) -> tuple[Array, Array, Array, int]:
-    """Boxes, scores, labels by class, descending score and anchor; and how many were removed."""
+    """Boxes, scores, labels by class and anchor; and how many were removed."""
     arm_loc, arm_conf, odm_loc, odm_conf = outputs
     valid = np.isfinite(arm_conf).all(axis=1)
     with np.errstate(all="ignore"):
         background, thing = arm_conf.astype(np.float64).T
-        passed = valid & (1 / (1 + np.exp(background - thing)) >= np.float32(objectness))
+        least = float(np.float32(objectness))
+        passed = valid & (thing - background >= np.log(least) - np.log1p(-least))
         finite = np.isfinite(np.hstack([arm_loc, odm_loc, odm_conf, anchors])).all(axis=1)
         refined = decode_offsets(anchors, arm_loc, variances)
         boxes = corners(decode_offsets(refined, odm_loc, variances))
@@ -60,7 +61,8 @@ def decode(
     rows = []
     for label in range(candidate.shape[1]):
         mine = np.flatnonzero(candidate[:, label])
-        rows.append(mine[np.argsort(-scores[mine, label], kind="stable")][:top_k])
+        best = np.argsort(-scores[mine, label], kind="stable")[:top_k]
+        rows.append(mine[np.sort(best)])
     row, labels = np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(r) for r in rows])
     return boxes[row], scores[row, labels].astype(np.float32), labels.astype(np.int32), dropped
 
@@ -118,8 +120,13 @@ def suppress(
     return index[order], score[order]
 
 
-def onnxruntime_nms(boxes: Any, scores: Any, iou: float) -> set[tuple[int, int]]:
-    """Pairs of class and box that onnxruntime's NonMaxSuppression selects."""
+def onnxruntime_nms(
+    boxes: Any, scores: Any, iou: float, *, conf: float = 0.01, most: int = 300
+) -> Callable[[], set[tuple[int, int]]]:
+    """A call that gives the pairs of class and box that onnxruntime's NonMaxSuppression selects.
+
+    `scores` is (classes, boxes); of each class at most `most` boxes are selected.
+    """
     import onnxruntime as ort
     from onnx import TensorProto, helper
 
@@ -138,9 +145,14 @@ def onnxruntime_nms(boxes: Any, scores: Any, iou: float) -> set[tuple[int, int]]
     model = helper.make_model(graph, opset_imports=opset, ir_version=8)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     values = [boxes[None], scores[None].astype(np.float32)]
-    values += [np.array([300]), np.array([iou], np.float32), np.array([0.01], np.float32)]
-    (selected,) = session.run(None, dict(zip(inputs, values, strict=True)))
-    return {(int(label), int(box)) for _, label, box in np.asarray(selected)}
+    values += [np.array([most]), np.array([iou], np.float32), np.array([conf], np.float32)]
+    feed = dict(zip(inputs, values, strict=True))
+
+    def select() -> set[tuple[int, int]]:
+        (selected,) = session.run(None, feed)
+        return {(label, box) for _, label, box in np.asarray(selected).tolist()}
+
+    return select
 
 
 def scale(boxes: Array, width: float, height: float) -> tuple[Array, Array]:

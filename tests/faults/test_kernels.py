@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ few = settings(max_examples=200, deadline=None)
     st.integers(0, 2**32),
     st.integers(0, 40),
     st.integers(2, 40),
-    st.sampled_from([0.0, 0.01, 0.4]),
+    st.sampled_from([0.0, 0.01, 0.4, 1.0]),
     st.sampled_from([0.0, 0.05, 0.3, 1.0]),
     st.integers(0, 6),
 )
@@ -89,6 +90,7 @@ def test_decode_takes_a_hundred_thousand_anchors_and_read_only_arrays() -> None:
         ({"conf": 25}, "in \\[0, 1\\].*conf=25"),
         ({"objectness": -0.1}, "in \\[0, 1\\]"),
         ({"top_k": -1}, "must not be negative.*top_k=-1"),
+        ({"top_k": -(2**40)}, "must not be negative.*top_k=-1099511627776"),
         ({"mask": np.ones(7, np.uint8)}, "class_mask must have shape \\(3,\\), got \\(7,\\)"),
         ({"anchors": np.ones((5, 4), np.float32)}, "anchors must have shape \\(4, 4\\)"),
         ({"anchors": np.ones((4, 4))}, "dtype"),
@@ -112,21 +114,31 @@ def test_decode_needs_a_class_beside_background(columns: int) -> None:
 @few
 @given(
     st.integers(0, 2**32),
-    st.integers(0, 60),
+    st.integers(0, 120),
     st.sampled_from(METHODS),
     st.sampled_from([0.0, 0.3, 0.5, 1.0]),
     st.sampled_from([1e-30, 0.1, 0.5]),
     st.sampled_from([0.0, 0.01, 0.4]),
     st.integers(0, 8),
+    st.booleans(),
 )
 def test_suppress_matches_the_definition(
-    seed: int, count: int, method: str, iou: float, sigma: float, conf: float, spoiled: int
+    seed: int,
+    count: int,
+    method: str,
+    iou: float,
+    sigma: float,
+    conf: float,
+    spoiled: int,
+    together: bool,
 ) -> None:
     """Corners on a coarse grid: many ties, empty, reversed and identical boxes."""
     rng = np.random.default_rng(seed)
     boxes = rng.integers(0, 9, (count, 4)).astype(np.float32) / 8
     scores = rng.integers(0, 21, count).astype(np.float32) / 20
     labels = rng.integers(-1, 3, count).astype(np.int32)
+    if together:
+        labels.sort()
     reference.spoil(rng, boxes, spoiled)
     reference.spoil(rng, scores, spoiled // 3)
     options: dict[str, Any] = {"method": method, "iou": iou, "sigma": sigma, "conf": conf}
@@ -175,6 +187,7 @@ def test_suppress_takes_a_hundred_thousand_candidates(method: str) -> None:
         ({"sigma": np.inf}, "sigma must be positive"),
         ({"conf": np.nan}, "conf=nan"),
         ({"max_det": -1}, "max_det=-1"),
+        ({"max_det": -(2**40)}, "max_det=-1099511627776"),
         ({"labels": [0, 0]}, "labels must have shape \\(1,\\), got \\(2,\\)"),
     ],
 )
@@ -183,17 +196,56 @@ def test_suppress_refuses_what_does_not_fit(change: dict[str, Any], words: str) 
         suppress([[0, 0, 1, 1]], [0.5], **change)
 
 
+def test_suppress_stays_in_its_memory_while_labels_change() -> None:
+    count, stop = 300_000, threading.Event()
+    labels, scattered = np.zeros(count, np.int32), (np.arange(count) % 2).astype(np.int32)
+
+    def change() -> None:
+        while not stop.is_set():
+            labels[:] = scattered  # 300,000 pieces of one label each
+            labels[:] = 0  # 18,750
+
+    other = threading.Thread(target=change)
+    other.start()
+    try:
+        boxes = np.tile(np.float32([0, 0, 1, 1]), (count, 1))
+        for _ in range(20):
+            index, _ = suppress(boxes, np.linspace(0.1, 1, count), labels, max_det=10)
+            assert len(index) <= 10
+    finally:
+        stop.set()
+        other.join()
+
+
 @few
-@given(st.integers(0, 2**32), st.integers(0, 30), st.integers(0, 10))
-def test_scale_boxes_matches_the_definition(seed: int, count: int, spoiled: int) -> None:
+@given(st.integers(0, 2**32), st.integers(0, 30), st.integers(0, 40))
+def test_place_matches_the_definition(seed: int, count: int, picks: int) -> None:
     rng = np.random.default_rng(seed)
     boxes = rng.uniform(-0.3, 1.3, (count, 4)).astype(np.float32)
-    reference.spoil(rng, boxes, spoiled)
-    pixels, keep = _core.scale_boxes(boxes, 641, 479)
-    want, solid = reference.scale(boxes, 641, 479)
-    np.testing.assert_array_equal(keep, solid)
-    np.testing.assert_array_equal(pixels[keep], want[solid])
-    assert np.isfinite(pixels[keep]).all()
+    boxes.reshape(-1)[rng.random(boxes.size) < 0.05] = 3e38
+    labels = rng.integers(0, 80, count).astype(np.int32)
+    picked = rng.integers(0, count, picks if count else 0).astype(np.int32)
+    scores = rng.random(len(picked), np.float32)
+    pixels, solid = reference.scale(boxes[picked], 641, 479)
+    xyxy, confidence, class_id = _core.place(boxes, labels, picked, scores, 641, 479)
+    np.testing.assert_array_equal(xyxy, pixels[solid])
+    np.testing.assert_array_equal(confidence, scores[solid])
+    np.testing.assert_array_equal(class_id, labels[picked][solid])
+    assert np.isfinite(xyxy).all()
+
+
+@pytest.mark.parametrize(
+    ("picked", "scores", "words"),
+    [
+        ([2], [0.5], r"indices below 2, got \[2\]"),
+        ([-1], [0.5], r"got \[-1\]"),
+        ([0], [], "scores must"),
+    ],
+)
+def test_place_refuses_what_does_not_fit(picked: list[int], scores: Any, words: str) -> None:
+    boxes, labels = np.zeros((2, 4), np.float32), np.zeros(2, np.int32)
+    with pytest.raises(ValueError, match=words):
+        _core.place(boxes, labels, np.int32(picked), np.float32(scores), 64, 48)
 
 
 @few
