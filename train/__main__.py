@@ -6,6 +6,7 @@ python -m train ablate --rows a,c,o --data train.json --images folder --out runs
 python -m train pretrain --images folder-of-class-folders --out runs/pre --minutes 60
 python -m train eval runs/a --set dev.json folder
 python -m train export runs/a -o detector.onnx
+python -m train quantize detector.onnx --data mine.json --images folder -o detector-int8.onnx
 """
 
 from __future__ import annotations
@@ -107,6 +108,20 @@ def export(**options: Any) -> None:
     export_with_card(**options)
 
 
+def quantize(**options: Any) -> None:
+    """Make an int8 model file of an fp32 one."""
+    from train.quantize import quantize_model
+
+    quantize_model(**options)
+
+
+def ship(**options: Any) -> None:
+    """Put a model file into the package."""
+    from train.ship import ship_model
+
+    print(ship_model(**options))
+
+
 def anchors(*, data: str, images: str | None, search: bool) -> None:
     """Print which share of the boxes the anchors reach, and with `search` which others would."""
     from train.anchor_search import measure_recall, search_anchors, true_boxes
@@ -186,12 +201,32 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("export", help="write one .onnx file and its model card")
     command.set_defaults(run=export)
-    _add_weights(command)
+    _add_weights(command, also=", or random for a network to measure time with")
     command.add_argument("-o", "--output", required=True, help=".onnx file to write")
     command.add_argument("--note", default="", help="a sentence for the model card: data, recipe")
     command.add_argument(
+        "--width", type=int, metavar="C", help="the paper's c of random weights (default: 72)"
+    )
+    command.add_argument(
         "--full", dest="half", action="store_false", help="store kernels as float32, not float16"
     )
+
+    _add_quantize(commands)
+
+    command = commands.add_parser(
+        "ship", help="put a model and its card into the package, under a name that Detector opens"
+    )
+    command.set_defaults(run=ship)
+    command.add_argument("model", help=".onnx file, its card (.md) beside it")
+    command.add_argument("--name", required=True, help="such as refinedetlite48")
+    command.add_argument(
+        "--alias",
+        dest="aliases",
+        action="append",
+        metavar="NAME",
+        help="another name; may be given several times (default: those that the name has)",
+    )
+    command.add_argument("--about", help="one line for `rdlite models`")
 
     command = commands.add_parser(
         "average", help="the mean of networks that were trained on from the same weights"
@@ -264,13 +299,52 @@ def _add_check(commands: Any) -> None:
     )
 
 
-def _add_weights(command: argparse.ArgumentParser) -> None:
+def _add_quantize(commands: Any) -> None:
+    command = commands.add_parser(
+        "quantize", help="make an int8 model and its card of an fp32 one, without training"
+    )
+    command.set_defaults(run=quantize)
     command.add_argument(
-        "weights", help="folder of a run, .safetensors, .pt or .onnx file, or default"
+        "model",
+        nargs="?",
+        default="default",
+        help="fp32 .onnx file, or the name of a model that comes with rdlite (default: default)",
+    )
+    command.add_argument("--data", required=True, help=f"training images: {_DATA}")
+    command.add_argument("--images", required=True, help="folder of the images or tar shards")
+    _add_sets(command)
+    command.add_argument("-o", "--output", required=True, help=".onnx file to write")
+    command.add_argument("--note", default="", help="a sentence for the model card")
+    command.add_argument(
+        "--calibrate",
+        type=int,
+        default=96,
+        help="images to calibrate with (default: %(default)s); 32 more measure errors",
+    )
+    command.add_argument(
+        "--most-float",
+        type=int,
+        default=6,
+        help="layers that may stay in float32 where int8 loses much (default: %(default)s)",
+    )
+    command.add_argument("--seed", type=int, default=0, help="decides which images are drawn")
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace the file and its card if they exist"
+    )
+
+
+def _add_weights(command: argparse.ArgumentParser, also: str = "") -> None:
+    command.add_argument(
+        "weights",
+        help="folder of a run, .safetensors, .pt or .onnx file, or default" + also,
     )
     command.add_argument(
         "--classes", help="COCO json that names the classes, for .safetensors files"
     )
+    _add_sets(command)
+
+
+def _add_sets(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set",
         dest="sets",

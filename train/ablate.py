@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import statistics
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from rdlite.errors import OptionError, RdliteError
 from rdlite.evaluate import EvalResult
@@ -27,7 +24,7 @@ EQUAL = ("minutes", "epochs", "val", "val_images", "holdout", "out")
 """Settings that must be the same in every row."""
 TIMED_SIZE = (640, 480)
 """Width and height of the picture that a model is timed on, pixels; the usual size in COCO."""
-ROUNDS = 5
+TIMED_CALLS = 100
 """Turns that each model takes when the models are timed."""
 SOME_FAILED, NONE_FINISHED = 3, 1
 
@@ -109,7 +106,7 @@ def _report(runs: Sequence[Run], records: Mapping[Path, Record]) -> None:
 
 
 def _times(finished: Sequence[Run]) -> dict[str, float]:
-    """Milliseconds per picture by row: one thread, a whole call, the median of `ROUNDS` medians.
+    """Milliseconds per picture by row: one thread, a whole call, the median of `TIMED_CALLS`.
 
     The models take turns, and are timed again for each report, so that whatever else the machine
     does slows them alike: rows timed hours apart differed by half for the same network.
@@ -124,12 +121,8 @@ def _times(finished: Sequence[Run]) -> dict[str, float]:
         )
         for run in finished
     }
-    image = synthetic_image(*TIMED_SIZE)
-    times: dict[str, list[float]] = {row: [] for row in detectors}
-    turns = [turn for _ in range(ROUNDS) for turn in detectors.items()]
-    for row, detector in tqdm(turns, desc="timing", leave=False, disable=None):
-        times[row].append(bench(detector, image, runs=20, warmup=3).median["whole"])
-    return {row: statistics.median(medians) for row, medians in times.items()}
+    results = bench(list(detectors.values()), synthetic_image(*TIMED_SIZE), runs=TIMED_CALLS)
+    return {row: one.median["whole"] for row, one in zip(detectors, results, strict=True)}
 
 
 def _finished(run: Run) -> Record | None:

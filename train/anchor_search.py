@@ -116,7 +116,7 @@ def _score(boxes: Tensor, shapes: AnchorShapes) -> float:
 def _neighbours(shapes: AnchorShapes, factor: float) -> list[AnchorShapes]:
     """Shapes with one number changed, sizes still rising and below the whole image."""
     found = []
-    for field, values in shapes._asdict().items():
+    for field, values in (("sizes", shapes.sizes), ("ratios", shapes.ratios)):
         for i, value in enumerate(values):
             for changed in (value * factor, value / factor):
                 numbers = (*values[:i], changed, *values[i + 1 :])

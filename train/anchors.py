@@ -26,10 +26,19 @@ class AnchorShapes(NamedTuple):
     Attributes:
         sizes: Per level, and one more for the last level's second scale; shares of the input.
         ratios: Width over height.
+        stride: Pixels per cell of the finest level.
+        scales: 2 where each level has its own size and the geometric mean with the next, or 1.
     """
 
     sizes: tuple[float, ...]
     ratios: tuple[float, ...]
+    stride: int = STRIDE
+    scales: int = 2
+
+    @property
+    def per_cell(self) -> int:
+        """Anchors of a cell."""
+        return self.scales * len(self.ratios)
 
     @classmethod
     def parse(cls, sizes: str, ratios: str) -> AnchorShapes:
@@ -74,8 +83,8 @@ class AnchorShapes(NamedTuple):
 
     def same_as(self, other: AnchorShapes) -> bool:
         """Whether these are the same numbers, rounding aside."""
-        ours, theirs = (torch.tensor([*shapes.sizes, *shapes.ratios]) for shapes in (self, other))
-        return torch.allclose(ours, theirs, rtol=1e-3)
+        ours, theirs = (torch.tensor([*s.sizes, *s.ratios, *s[2:]]) for s in (self, other))
+        return len(ours) == len(theirs) and torch.allclose(ours, theirs, rtol=1e-3)
 
     def options(self) -> str:
         """What `fit` must be told to use them."""
@@ -96,10 +105,10 @@ VARIANCES = (0.1, 0.2)
 """Scale of the encoded centre and size offsets (SSD, arXiv 1512.02325)."""
 
 
-def grid_sizes(resolution: int) -> list[int]:
+def grid_sizes(resolution: int, shapes: AnchorShapes = DEFAULT_SHAPES) -> list[int]:
     """Cells per side of each level, finest first; 320 gives [20, 10, 5, 3]."""
-    grids = [resolution // STRIDE]
-    while len(grids) < LEVELS:
+    grids = [math.ceil(resolution / shapes.stride)]
+    while len(grids) < len(shapes.sizes) - 1:
         grids.append(math.ceil(grids[-1] / 2))
     return grids
 
@@ -108,17 +117,15 @@ def make_anchors(resolution: int, shapes: AnchorShapes = DEFAULT_SHAPES) -> Tens
     """All anchors of a square input.
 
     Args:
-        resolution: Side of the input in pixels, a multiple of 16.
+        resolution: Side of the input in pixels.
         shapes: Their sizes and ratios.
 
     Returns:
         float32 (A, 4), centre x, centre y, width, height as shares of the input. Levels from fine
-        to coarse, cells row by row, and in each cell three ratios of the level's size, then three
-        of the geometric mean of its size and the next level's.
+        to coarse, cells row by row, and in each cell three ratios of the level's size, then, with
+        two scales, three of the geometric mean of its size and the next level's.
     """
-    if resolution % STRIDE:
-        raise ValueError(f"resolution must be a multiple of {STRIDE}, got {resolution}")
-    grids = enumerate(grid_sizes(resolution))
+    grids = enumerate(grid_sizes(resolution, shapes))
     return torch.cat([_level_anchors(shapes, level, grid) for level, grid in grids])
 
 
@@ -127,7 +134,7 @@ def _level_anchors(shapes: AnchorShapes, level: int, grid: int) -> Tensor:
     sides = torch.tensor(
         [
             (scale * math.sqrt(ratio), scale / math.sqrt(ratio))
-            for scale in (size, math.sqrt(size * next_size))
+            for scale in (size, math.sqrt(size * next_size))[: shapes.scales]
             for ratio in shapes.ratios
         ]
     )

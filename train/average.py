@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from rdlite.errors import OptionError
-from train.weights import read_weights, write_tensors
+from train.weights import read_weights, source_path, write_tensors
 
 
 def average_weights(sources: Sequence[str], shares: Sequence[float], output: str) -> None:
@@ -18,7 +18,8 @@ def average_weights(sources: Sequence[str], shares: Sequence[float], output: str
     better than either; networks of different beginnings do not.
 
     Args:
-        sources: Folders of runs, or .pt, .onnx or .safetensors files, or "default".
+        sources: Folders of runs, .pt, .onnx or .safetensors files, or names of models that come
+            with rdlite.
         shares: How much of each; they add up to 1.
         output: .safetensors file to write.
 
@@ -52,5 +53,6 @@ def average_weights(sources: Sequence[str], shares: Sequence[float], output: str
     write_tensors(mean, output)
 
 
-def _file(source: str) -> Path | str:
-    return Path(source) / "checkpoint.pt" if Path(source).is_dir() else source
+def _file(source: str) -> Path:
+    path = source_path(source)
+    return path / "checkpoint.pt" if path.is_dir() else path

@@ -58,7 +58,7 @@ def _accuracy(results: Mapping[str, EvalResult], nms: str) -> list[str]:
         "",
         f"COCO protocol, score ≥ 0.01, {suppression}, at most 100 boxes an image.",
         "",
-        *_table(head, rows),
+        *table(head, rows),
         "",
         *([*notes, ""] if notes else []),
     ]
@@ -69,15 +69,16 @@ def _training(provenance: Mapping[str, Any]) -> list[str]:
     # The minutes that a run took say more than those it was given.
     settings = {k: v for k, v in provenance.get("recipe", {}).items() if k not in told}
     rows = [(key, str(value)) for key, value in (told | settings).items()]
-    return ["## Training", "", *_table(("setting", "value"), rows)] if rows else []
+    return ["## Training", "", *table(("setting", "value"), rows)] if rows else []
 
 
 def _classes(name: str, result: EvalResult) -> list[str]:
     rows = [(c, _percent(ap), _percent(ap50)) for c, (ap, ap50) in result.per_class.items()]
-    return [f"## {name}, by class", "", *_table(("class", "AP", "AP50"), rows), ""]
+    return [f"## {name}, by class", "", *table(("class", "AP", "AP50"), rows), ""]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in (head, *rows)]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
     return [lines[0], "|" + "---|" * len(head), *lines[1:]]

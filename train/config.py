@@ -111,6 +111,12 @@ class RunConfig:
         return asdict(self)
 
 
+HEADS = ("refinedet", "ssdlite", "ssd")
+"""Heads of other detectors; see `train.heads`."""
+WITHOUT_ARM = ("ssdlite", "ssd")
+"""Those that predict from the anchors at once, without refining them first."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
     """Settings of `python -m train fit`; every field is an option of the same name.
@@ -136,6 +142,12 @@ class TrainConfig(RunConfig):
     light_head: bool = True
     """False: plain 3x3 convolutions in place of Light-heads (Table 3, rows a and b)."""
 
+    backbone: str | None = None
+    """Train another detector for comparison: its backbone, a model of timm such as
+    mobilenetv3_large_100, or torchvision's shufflenet_v2_x1_0. None is RefineDetLite."""
+    head: str | None = None
+    """The head on `backbone`: refinedet, ssdlite or ssd, with anchors of its own."""
+
     giou: bool = False
     """GIoU loss on decoded boxes in place of smooth-L1 (paper §4.1)."""
     iou_guided: bool = False
@@ -155,8 +167,10 @@ class TrainConfig(RunConfig):
     """Names of its feature tensors for strides 16, 32 and 64, separated by commas."""
     mimic_scores: str = ""
     """Names of its class score tensors (probabilities) of the same strides."""
+    mimic_color: str = "bgr"
+    """Order of its input channels, "bgr" or "rgb"."""
     mimic_mean: str = "0,0,0"
-    """What it wants subtracted from the blue, green and red of 0-255."""
+    """What it wants subtracted from the channels of 0-255, in that order."""
     mimic_std: str = "1,1,1"
     """What it wants them divided by."""
     mimic_weight: float = 2.0
@@ -182,7 +196,8 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        AnchorShapes.parse(self.anchor_sizes, self.anchor_ratios)
+        self.anchor_shapes()
+        self._check_head()
         if self.resolution != "auto":
             parse_resolution(self.resolution)
         self.require_one_of("freeze", ("backbone",))
@@ -191,6 +206,32 @@ class TrainConfig(RunConfig):
                 f"freeze {self.freeze} would keep random weights; give --init, such as default"
             )
         self.require(("mimic_weight",), lambda v: v >= 0, "0 or more")
+        self.require_one_of("mimic_color", ("bgr", "rgb"))
+
+    def anchor_shapes(self) -> AnchorShapes:
+        """The anchors: as the options say, or those of another detector's head."""
+        shapes = AnchorShapes.parse(self.anchor_sizes, self.anchor_ratios)
+        if self.head is None or self.backbone is None:
+            return shapes
+        from train.heads import head_shapes
+
+        return head_shapes(self.head, self.backbone)
+
+    def _check_head(self) -> None:
+        """Refuse what would be ignored beside `head`."""
+        if (self.head is None) != (self.backbone is None):
+            raise OptionError(
+                f"backbone and head belong together, got {self.backbone} and {self.head}; give "
+                "both, or neither for RefineDetLite"
+            )
+        if self.head is None:
+            return
+        self.require_one_of("head", HEADS)
+        ours = ("width", "res2block", "light_head", "anchor_sizes", "anchor_ratios", "mimic")
+        balance = ("multi_task",) if self.head in WITHOUT_ARM else ()
+        for name in (*ours, *balance):
+            if getattr(self, name) != getattr(TrainConfig, name):
+                raise OptionError(f"{name} has no meaning for head {self.head}; leave it out")
 
 
 MIN_RESOLUTION = 96

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from train import distributed
-from train.anchors import AnchorShapes
 from train.augment import AugmentConfig
 from train.class_weights import class_weights, count_boxes
 from train.config import TrainConfig, parse_resolution
 from train.data import Batch, DetectionDataset, open_dataset
 from train.defaults import explain, settle
+from train.heads import SSD, RefineDet, build_detector
 from train.loop import Run
 from train.matching import Targets, collate
 from train.mimic import MimicLoss, Teacher, TeacherSettings
@@ -24,8 +24,10 @@ from train.validation import holdout_share, write_validation
 from train.weights import Loaded, load_weights
 
 
-def build_model(config: TrainConfig, num_classes: int) -> RefineDetLite:
+def build_model(config: TrainConfig, num_classes: int) -> RefineDetLite | RefineDet | SSD:
     """The network that a run's settings describe, with random weights."""
+    if config.head is not None and config.backbone is not None:
+        return build_detector(config.head, config.backbone, num_classes)
     return RefineDetLite(
         num_classes, width=config.width, res2block=config.res2block, light_head=config.light_head
     )
@@ -65,7 +67,7 @@ class Trainer(Run):
             "data_sha256": self.dataset.sha256(),
         }
 
-    def build(self) -> tuple[Objective, RefineDetLite]:
+    def build(self) -> tuple[Objective, RefineDetLite | RefineDet | SSD]:
         """The detector and the loss terms that learn beside it; the detector is averaged."""
         config, coco = self.config, self.dataset.coco
         model = build_model(config, len(coco.names))
@@ -76,7 +78,9 @@ class Trainer(Run):
             sides = [side for side, _ in parse_resolution(config.resolution)]
             settings = TeacherSettings.from_config(config)
             self.teacher = Teacher(settings, sides=sides, device=self.device)
-        mimic = MimicLoss(self.teacher.channels, config) if self.teacher else None
+        mimic = None
+        if self.teacher:
+            mimic = MimicLoss(self.teacher.channels, model.head_channels, config)
         weights = (
             class_weights(count_boxes(self.dataset.images, len(coco.names)))
             if config.class_weights
@@ -87,10 +91,9 @@ class Trainer(Run):
             model.backbone.eval()  # nobody calls train() again
         return Objective(model, config, class_weights=weights, mimic=mimic), model
 
-    def _start(self, model: RefineDetLite) -> Loaded:
-        config = self.config
-        shapes = AnchorShapes.parse(config.anchor_sizes, config.anchor_ratios)
-        return load_weights(model, str(config.init), names=self.dataset.coco.names, shapes=shapes)
+    def _start(self, model: nn.Module) -> Loaded:
+        config, names = self.config, self.dataset.coco.names
+        return load_weights(model, str(config.init), names=names, shapes=config.anchor_shapes())
 
     def losses(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """What is minimised, and the loss terms; see `train.objective.Objective`."""

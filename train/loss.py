@@ -24,6 +24,7 @@ def detection_loss(
     targets: Targets,
     anchors: Tensor,
     *,
+    arm: bool = True,
     giou: bool = False,
     iou_guided: bool = False,
     class_weights: Tensor | None = None,
@@ -41,6 +42,7 @@ def detection_loss(
         targets: Ground truth of the same images. Every loss of a positive anchor is multiplied by
             the score of its box, and the terms are divided by the sum of those scores.
         anchors: (A, 4) centre-size.
+        arm: False leaves the ARM's terms out, for a detector whose ARM is constant.
         giou: GIoU loss of ARM and ODM boxes in place of smooth-L1 (§5.1).
         iou_guided: Soft labels and anchor weights in the ODM (Eq. 2-4).
         class_weights: (K,) weights of the ODM's classes, the background's first (Eq. 5).
@@ -50,21 +52,29 @@ def detection_loss(
         weights 1).
     """
     anchors = anchors[None]
-    coarse = match(to_corners(anchors), targets)
-    arm = coarse._replace(labels=coarse.labels.clamp(max=1))
-
+    terms = _arm_terms(outputs, targets, anchors, giou=giou) if arm else {}
     refined = decode(outputs.arm_loc.detach().float(), anchors)
     fine = match(to_corners(refined), targets)
     odm = fine._replace(labels=fine.labels.masked_fill(_background(outputs.arm_conf), IGNORED))
     chosen = choose(outputs.odm_conf, odm.labels)
     iou = guiding_iou(outputs.odm_loc, refined, odm, targets, chosen) if iou_guided else None
-    return {
-        "arm_loc": localisation_loss(outputs.arm_loc, anchors, arm, giou=giou),
-        "arm_cls": classification_loss(outputs.arm_conf, arm, choose(outputs.arm_conf, arm.labels)),
+    return terms | {
         "odm_loc": localisation_loss(outputs.odm_loc, refined, odm, giou=giou),
         "odm_cls": classification_loss(
             outputs.odm_conf, odm, chosen, iou=iou, class_weights=class_weights
         ),
+    }
+
+
+def _arm_terms(
+    outputs: Outputs, targets: Targets, anchors: Tensor, *, giou: bool
+) -> dict[str, Tensor]:
+    matched = match(to_corners(anchors), targets)
+    matched = matched._replace(labels=matched.labels.clamp(max=1))
+    chosen = choose(outputs.arm_conf, matched.labels)
+    return {
+        "arm_loc": localisation_loss(outputs.arm_loc, anchors, matched, giou=giou),
+        "arm_cls": classification_loss(outputs.arm_conf, matched, chosen),
     }
 
 

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from rdlite.errors import ModelError, OptionError
 from train import distributed
 from train.config import TrainConfig, parse_resolution
-from train.model import HEAD_CHANNELS
 
 SETTLE = 64
 """Batches of a resolution from which its statistics are taken; afterwards the targets stand."""
@@ -50,13 +49,15 @@ class TeacherSettings:
         path: The ONNX file; one input, (B, 3, R, R).
         features: Tensor names, strides 16, 32, 64.
         scores: Names of class probabilities, (B, h * w, classes) or (B, classes, h, w).
-        mean: Subtracted from blue, green, red.
+        color: Order of its input channels, "bgr" or "rgb".
+        mean: Subtracted from the channels, in that order.
         std: Divides what is left.
     """
 
     path: str
     features: tuple[str, ...]
     scores: tuple[str, ...]
+    color: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -78,7 +79,7 @@ class TeacherSettings:
         mean, std = (_triple(n, getattr(config, n)) for n in ("mimic_mean", "mimic_std"))
         if min(std) <= 0:
             raise OptionError(f"mimic_std must be above 0, got {config.mimic_std!r}")
-        return cls(str(config.mimic), features, scores, mean, std)
+        return cls(str(config.mimic), features, scores, config.mimic_color, mean, std)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -142,7 +143,8 @@ class Teacher:
             self._sessions[side] = self._open(side)
         session = self._sessions[side]
         mean, std = torch.tensor(settings.mean), torch.tensor(settings.std)
-        scaled = ((images - mean) / std).permute(0, 3, 1, 2).contiguous().numpy()
+        ordered = images.flip(-1) if settings.color == "rgb" else images
+        scaled = ((ordered - mean) / std).permute(0, 3, 1, 2).contiguous().numpy()
         names = [*settings.features, *settings.scores]
         values = session.run(names, {session.get_inputs()[0].name: scaled})
         features = [torch.from_numpy(v) for v in values[: len(settings.features)]]
@@ -269,12 +271,13 @@ class MimicLoss(nn.Module):
 
     Args:
         channels: Of the teacher's features, by level.
+        own: Channels of the ODM's features.
         config: For its resolutions.
     """
 
-    def __init__(self, channels: Sequence[int], config: TrainConfig) -> None:
+    def __init__(self, channels: Sequence[int], own: int, config: TrainConfig) -> None:
         super().__init__()
-        self.project = nn.ModuleList(nn.Conv2d(HEAD_CHANNELS, c, 1) for c in channels)
+        self.project = nn.ModuleList(nn.Conv2d(own, c, 1) for c in channels)
         self.weight = config.mimic_weight
         for side, _ in parse_resolution(config.resolution):
             self.register_buffer(f"batches_{side}", torch.zeros((), dtype=torch.int64))
@@ -286,7 +289,7 @@ class MimicLoss(nn.Module):
         """Measure the distance.
 
         Args:
-            trunks: ODM features of a batch, (B, 256, h, w), finest level first.
+            trunks: ODM features of a batch, (B, `own`, h, w), finest level first.
             lesson: The teacher's.
             side: Resolution of the batch.
 

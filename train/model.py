@@ -15,9 +15,6 @@ from torch import Tensor, nn
 
 from train.anchors import ANCHORS_PER_CELL
 
-EXTRA_CHANNELS = 512  # P3 and P4 (paper §3.2: {576, 1152, 512, 512} for c = 72)
-HEAD_CHANNELS = 256
-HEAD_INNER_CHANNELS = 128
 STAGE_BLOCKS = (3, 7, 3)
 
 
@@ -113,15 +110,24 @@ class ResBlock(nn.Module):
         return F.relu(x + self.expand(self.conv(self.reduce(x))))
 
 
-class LightHead(nn.Module):
-    """1x1 path plus 1x1-3x3-1x1 path, summed (Fig. 3a)."""
+def head_channels(width: int) -> int:
+    """Channels between the heads: 256 for c = 72, in proportion to the nearest multiple of 64.
 
-    def __init__(self, inputs: int) -> None:
+    192 for c = 48 and 128 for c = 32. Heads of 256 channels would be 46 % of a network of c = 32.
+    The levels P3 and P4 have twice as many (paper §3.2: {576, 1152, 512, 512} for c = 72).
+    """
+    return 64 * max(1, round(width * 256 / 72 / 64))
+
+
+class LightHead(nn.Module):
+    """1x1 path plus 1x1-3x3-1x1 path of half the channels, summed (Fig. 3a)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.skip = ConvBN(inputs, HEAD_CHANNELS, relu=False)
-        self.reduce = ConvBN(inputs, HEAD_INNER_CHANNELS)
-        self.conv = ConvBN(HEAD_INNER_CHANNELS, HEAD_INNER_CHANNELS, 3)
-        self.expand = ConvBN(HEAD_INNER_CHANNELS, HEAD_CHANNELS, relu=False)
+        self.skip = ConvBN(inputs, outputs, relu=False)
+        self.reduce = ConvBN(inputs, outputs // 2)
+        self.conv = ConvBN(outputs // 2, outputs // 2, 3)
+        self.expand = ConvBN(outputs // 2, outputs, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.skip(x) + self.expand(self.conv(self.reduce(x))))
@@ -159,6 +165,9 @@ class RefineDetLite(nn.Module):
         width: The paper's c; 72 gives RefineDetLite72.
         res2block: False puts the classic residual block in place of Res2Block.
         light_head: False puts one plain 3x3 convolution in place of every Light-head.
+
+    Attributes:
+        head_channels: Channels of what the predictors read.
     """
 
     def __init__(
@@ -168,17 +177,18 @@ class RefineDetLite(nn.Module):
         self.num_classes = num_classes
         self.backbone = Backbone(width, res2block=res2block)
         _, p1, p2 = self.backbone.channels
-        self.extra = nn.ModuleList(
-            [Bottleneck(p2, EXTRA_CHANNELS), Bottleneck(EXTRA_CHANNELS, EXTRA_CHANNELS)]
-        )
-        pyramid = (p1, p2, EXTRA_CHANNELS, EXTRA_CHANNELS)
-        self.arm = nn.ModuleList(_head(channels, light_head) for channels in pyramid)
-        self.lateral = nn.ModuleList(_head(channels, light_head) for channels in pyramid)
-        self.odm = nn.ModuleList(_head(HEAD_CHANNELS, light_head) for _ in pyramid)
-        self.arm_loc = _predictors(len(pyramid), 4)
-        self.arm_conf = _predictors(len(pyramid), 2)
-        self.odm_loc = _predictors(len(pyramid), 4)
-        self.odm_conf = _predictors(len(pyramid), num_classes + 1)
+        self.head_channels = head_channels(width)
+        p3 = p4 = 2 * self.head_channels
+        self.extra = nn.ModuleList([Bottleneck(p2, p3), Bottleneck(p3, p4)])
+        pyramid = (p1, p2, p3, p4)
+        fused = (self.head_channels,) * len(pyramid)
+        self.arm = _heads(pyramid, self.head_channels, light_head)
+        self.lateral = _heads(pyramid, self.head_channels, light_head)
+        self.odm = _heads(fused, self.head_channels, light_head)
+        self.arm_loc = _predictors(fused, 4)
+        self.arm_conf = _predictors(fused, 2)
+        self.odm_loc = _predictors(fused, 4)
+        self.odm_conf = _predictors(fused, num_classes + 1)
         initialise(self)
 
     def forward(self, x: Tensor) -> Outputs:
@@ -199,7 +209,7 @@ class RefineDetLite(nn.Module):
             x: As `forward`.
 
         Returns:
-            (B, 256, h, w) of each level, finest first: the ARM's and the ODM's.
+            (B, `head_channels`, h, w) of each level, finest first: the ARM's and the ODM's.
         """
         pyramid = list(self.backbone(x))
         for extra in self.extra:
@@ -211,10 +221,10 @@ class RefineDetLite(nn.Module):
     def predict(self, coarse: Sequence[Tensor], refined: Sequence[Tensor]) -> Outputs:
         """Apply the predictors to `trunks`."""
         return Outputs(
-            _predict(self.arm_loc, coarse, 4),
-            _predict(self.arm_conf, coarse, 2),
-            _predict(self.odm_loc, refined, 4),
-            _predict(self.odm_conf, refined, self.num_classes + 1),
+            predict_anchors(self.arm_loc, coarse, 4),
+            predict_anchors(self.arm_conf, coarse, 2),
+            predict_anchors(self.odm_loc, refined, 4),
+            predict_anchors(self.odm_conf, refined, self.num_classes + 1),
         )
 
     def _fuse(self, pyramid: Sequence[Tensor]) -> list[Tensor]:
@@ -226,17 +236,18 @@ class RefineDetLite(nn.Module):
         return fused
 
 
-def _head(inputs: int, light: bool) -> nn.Module:
-    return LightHead(inputs) if light else ConvBN(inputs, HEAD_CHANNELS, 3)
+def _heads(inputs: Sequence[int], outputs: int, light: bool) -> nn.ModuleList:
+    if light:
+        return nn.ModuleList(LightHead(channels, outputs) for channels in inputs)
+    return nn.ModuleList(ConvBN(channels, outputs, 3) for channels in inputs)
 
 
-def _predictors(levels: int, values: int) -> nn.ModuleList:
-    return nn.ModuleList(
-        nn.Conv2d(HEAD_CHANNELS, ANCHORS_PER_CELL * values, 1) for _ in range(levels)
-    )
+def _predictors(inputs: Sequence[int], values: int) -> nn.ModuleList:
+    return nn.ModuleList(nn.Conv2d(channels, ANCHORS_PER_CELL * values, 1) for channels in inputs)
 
 
-def _predict(predictors: nn.ModuleList, features: Sequence[Tensor], values: int) -> Tensor:
+def predict_anchors(predictors: nn.ModuleList, features: Sequence[Tensor], values: int) -> Tensor:
+    """Apply each level's predictor: (B, anchors of all levels, `values`)."""
     maps = [predictor(f) for predictor, f in zip(predictors, features, strict=True)]
     return torch.cat([m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, values) for m in maps], dim=1)
 

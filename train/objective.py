@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from train.advanced import MultiTaskBalance
-from train.anchors import AnchorShapes, make_anchors
-from train.config import TrainConfig
+from train.anchors import make_anchors
+from train.config import WITHOUT_ARM, TrainConfig
+from train.heads import SSD, RefineDet
 from train.loss import detection_loss
 from train.matching import Targets
 from train.mimic import Lesson, MimicLoss
@@ -26,7 +27,7 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        model: RefineDetLite,
+        model: RefineDetLite | RefineDet | SSD,
         config: TrainConfig,
         *,
         class_weights: Tensor | None = None,
@@ -38,7 +39,8 @@ class Objective(nn.Module):
         self.balance = MultiTaskBalance() if config.multi_task else None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self._giou, self._iou_guided = config.giou, config.iou_guided
-        self._shapes = AnchorShapes.parse(config.anchor_sizes, config.anchor_ratios)
+        self._arm = config.head not in WITHOUT_ARM
+        self._shapes = config.anchor_shapes()
         self._made: dict[int, Tensor] = {}
         self._bf16 = config.precision == "bf16"
 
@@ -61,14 +63,17 @@ class Objective(nn.Module):
         side = images.shape[1]
         beside: dict[str, Tensor] = {}
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self._bf16):
-            coarse, refined = self.model.trunks(x)
-            outputs = self.model.predict(coarse, refined)
             if self.mimic is not None and lesson is not None:
+                coarse, refined = self.model.trunks(x)
+                outputs = self.model.predict(coarse, refined)
                 beside["mimic"] = self.mimic(refined, lesson, side)
+            else:
+                outputs = self.model(x)
         terms = detection_loss(
             outputs,
             targets,
             self._anchors(side, images.device),
+            arm=self._arm,
             giou=self._giou,
             iou_guided=self._iou_guided,
             class_weights=self.class_weights,

@@ -17,7 +17,7 @@ from rdlite import Detector
 from rdlite.cocofile import read_coco
 from rdlite.errors import OptionError
 from rdlite.evaluate import EvalResult, evaluate
-from rdlite.modelfile import DEFAULT_MODEL
+from rdlite.registry import DEFAULT
 from rdlite.session import Session
 from train.anchors import DEFAULT_SHAPES, AnchorShapes
 from train.card import model_card
@@ -25,16 +25,20 @@ from train.checkpoint import CHECKPOINT, load_checkpoint
 from train.config import TrainConfig, parse_resolution
 from train.engine import build_model
 from train.export import RESOLUTION, export_onnx, set_provenance
+from train.heads import SSD, RefineDet
 from train.model import RefineDetLite
 from train.plots import plot_curves, plot_precision_recall
 from train.sets import EvalSet, Sets, open_sets
-from train.weights import architecture_of, load_weights, read_weights
+from train.weights import architecture_of, load_weights, read_weights, source_path
 
 LOCAL = (
     *("data", "images", "out", "val", "val_images", "cache"),
     *("device", "workers", "threads", "save_every"),
 )
 """Settings that say nothing about how the weights were made."""
+
+RANDOM = "random"
+"""Stands for the weights of a network that has learned nothing."""
 
 MODEL = "model.onnx"
 """What `fit` calls the model file of a run, in the run's folder."""
@@ -54,7 +58,7 @@ class Trained:
         shapes: Its anchors.
     """
 
-    model: RefineDetLite
+    model: RefineDetLite | RefineDet | SSD
     names: list[str]
     category_ids: list[int]
     provenance: dict[str, Any]
@@ -68,14 +72,14 @@ def load_trained(source: str | Path, classes: str | None = None) -> Trained:
 
     Args:
         source: Folder of `python -m train fit`, its checkpoint, a .safetensors or .onnx file of the
-            default architecture, or "default".
+            default architecture, or the name of a model that comes with rdlite.
         classes: COCO json whose categories are the classes, for a .safetensors file, which does not
             name them.
 
     Raises:
         RdliteError: It cannot be read, does not fit, or its classes are unknown.
     """
-    path = Path(DEFAULT_MODEL if source == "default" else source)
+    path = source_path(source)
     state: dict[str, Any] = {"config": {}, "history": []}
     if path.is_dir() or path.name == CHECKPOINT:
         path = path / CHECKPOINT if path.is_dir() else path
@@ -83,15 +87,13 @@ def load_trained(source: str | Path, classes: str | None = None) -> Trained:
     elif not path.exists():
         raise OptionError(f"there is no {path}; give the folder of a run or a weights file")
     elif classes:
-        categories = read_coco(classes)["categories"]
-        state |= {
-            "names": [c["name"] for c in categories],
-            "category_ids": [c["id"] for c in categories],
-        }
+        state |= _classes_of(classes)
     elif path.suffix == ".onnx":
         spec = Session(path).spec
         state |= {"names": list(spec.names), "category_ids": list(spec.category_ids)}
-        state["config"] = {"resolution": str(spec.input_size[0])}
+        recipe = spec.provenance.get("recipe", {})
+        state["config"] = {key: recipe.get(key) for key in ("backbone", "head")}
+        state["config"]["resolution"] = str(spec.input_size[0])
     else:
         raise OptionError(
             f"{path} does not name its classes; add --classes with a COCO json that does"
@@ -103,7 +105,7 @@ def load_trained(source: str | Path, classes: str | None = None) -> Trained:
     config = TrainConfig(**({"data": "", "images": "", "out": ""} | settings))
     model = build_model(config, len(state["names"]))
     load_weights(model, path, names=state["names"])
-    shapes = weights.shapes or AnchorShapes.parse(config.anchor_sizes, config.anchor_ratios)
+    shapes = weights.shapes or config.anchor_shapes()
     return Trained(
         model.eval(),
         state["names"],
@@ -113,6 +115,30 @@ def load_trained(source: str | Path, classes: str | None = None) -> Trained:
         RESOLUTION if config.resolution == "auto" else parse_resolution(config.resolution)[-1][0],
         shapes,
     )
+
+
+def random_network(width: int, classes: str | None = None) -> Trained:
+    """A network as `fit` begins it without `init`, which takes the time of a trained one.
+
+    Args:
+        width: The paper's c.
+        classes: COCO json whose categories are the classes; None takes the default model's.
+    """
+    spec = Session(DEFAULT).spec
+    known = {"names": list(spec.names), "category_ids": list(spec.category_ids)}
+    state = _classes_of(classes) if classes else known
+    config = TrainConfig(data="", images="", out="", width=width)
+    model = build_model(config, len(state["names"])).eval()
+    note = f"Random weights, width {width}: for measuring time, finds nothing."
+    return Trained(model, provenance={"note": note}, history=[], **state)
+
+
+def _classes_of(annotations: str) -> dict[str, list[Any]]:
+    categories = read_coco(annotations)["categories"]
+    return {
+        "names": [c["name"] for c in categories],
+        "category_ids": [c["id"] for c in categories],
+    }
 
 
 def _provenance(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,7 +207,7 @@ def evaluate_sets(
 
 def _exported(weights: str) -> Path | None:
     """The model file that holds these weights; None when they must be exported."""
-    path = Path(DEFAULT_MODEL if weights == "default" else weights)
+    path = source_path(weights)
     if path.suffix == ".onnx":
         return path
     model, checkpoint = path / MODEL, path / CHECKPOINT
@@ -202,17 +228,19 @@ def export_with_card(
     note: str,
     half: bool,
     nms: str = "hard",
+    width: int | None = None,
 ) -> dict[str, EvalResult]:
     """Write a model file, `<name>.md` beside it (the model card), and its curves as PNG.
 
     Args:
-        weights: As `load_trained`.
+        weights: As `load_trained`; or "random" for a network that has learned nothing.
         output: The .onnx file.
         sets: Annotations in any format and their images, to measure AP on.
         classes: As `load_trained`.
         note: What the card begins with.
         half: As `train.export.export_onnx`.
         nms: As for the detector.
+        width: The paper's c of a random network, 72 if None; other weights have theirs.
 
     Returns:
         What was measured, by the name of the set.
@@ -220,7 +248,15 @@ def export_with_card(
     Raises:
         RdliteError: As `load_trained` and `train.sets.open_sets`, before anything is exported.
     """
-    trained, path = load_trained(weights, classes), Path(output)
+    if width is not None and weights != RANDOM:
+        raise OptionError(f"width {width} is for {RANDOM} weights; {weights} has its own")
+    random = weights == RANDOM
+    trained = (
+        random_network(72 if width is None else width, classes)
+        if random
+        else load_trained(weights, classes)
+    )
+    path = Path(output)
     provenance = trained.provenance | ({"note": note} if note else {})
     with tempfile.TemporaryDirectory() as folder:
         opened = open_sets(sets, trained.names, Path(folder))

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from rdlite.classnames import match_classes
 from rdlite.errors import ModelError
-from rdlite.modelfile import DEFAULT_MODEL
+from rdlite.registry import find, shipped
 from rdlite.session import Session
-from train.anchors import ANCHORS_PER_CELL, AnchorShapes
+from train.anchors import AnchorShapes
 
 
 class Weights(NamedTuple):
@@ -58,13 +58,13 @@ def read_weights(source: str | Path) -> Weights:
 
     Args:
         source: A `.safetensors` file, a `.pt` checkpoint of a training run (its averaged weights
-            are taken), a `.onnx` file that `python -m train export` wrote, or "default" for the
-            model that rdlite ships.
+            are taken), a `.onnx` file that `python -m train export` wrote, or the name of a model
+            that comes with rdlite, such as "default".
 
     Raises:
         ModelError: The file does not exist or is of none of these kinds.
     """
-    path = Path(DEFAULT_MODEL if str(source) == "default" else source)
+    path = source_path(source)
     readers = {".safetensors": _read_safetensors, ".pt": _read_checkpoint, ".onnx": _read_onnx}
     if not path.is_file():
         raise ModelError(
@@ -75,6 +75,11 @@ def read_weights(source: str | Path) -> Weights:
     found = readers[path.suffix](path)
     kept = {n: t.float() for n, t in found.tensors.items() if not n.endswith("num_batches_tracked")}
     return found._replace(tensors=kept)
+
+
+def source_path(source: str | Path) -> Path:
+    """The file or folder that a command was given: a model's that comes with rdlite, or a path."""
+    return find(source) if shipped(source) else Path(source)
 
 
 def architecture_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -130,7 +135,7 @@ def load_weights(
     else:
         rows = _class_rows(tensors, known, names, own, source)
         for name in (n for n in tensors if n.startswith("odm_conf.")):
-            tensors[name] = _select_classes(tensors[name], rows)
+            tensors[name] = _select_classes(tensors[name], rows, _per_cell(tensors))
     wrong = [
         name
         for name, value in own.items()
@@ -156,8 +161,7 @@ def _class_rows(
     source: str | Path,
 ) -> list[int | None]:
     """The file's class index (from 0) for each class of the model; None for a new one."""
-    count = len(tensors.get("odm_conf.0.bias", ())) // ANCHORS_PER_CELL - 1
-    wanted = len(own["odm_conf.0.bias"]) // ANCHORS_PER_CELL - 1
+    count, wanted = _count_classes(tensors), _count_classes(own)
     if names is None or known is None:
         if count != wanted:
             raise ModelError(
@@ -168,9 +172,19 @@ def _class_rows(
     return match_classes(names, known)
 
 
-def _select_classes(value: Tensor, rows: Sequence[int | None]) -> Tensor:
+def _per_cell(tensors: Mapping[str, Tensor]) -> int:
+    """How many anchors a detector has in a cell."""
+    return len(tensors.get("odm_loc.0.bias", ())) // 4
+
+
+def _count_classes(tensors: Mapping[str, Tensor]) -> int:
+    """How many classes without the background; -1 for what is no detector."""
+    return len(tensors.get("odm_conf.0.bias", ())) // max(1, _per_cell(tensors)) - 1
+
+
+def _select_classes(value: Tensor, rows: Sequence[int | None], per_cell: int) -> Tensor:
     """Rows of a class predictor for other classes; a channel is anchor * (1 + classes) + class."""
-    value = value.unflatten(0, (ANCHORS_PER_CELL, -1))
+    value = value.unflatten(0, (per_cell, -1))
     common, spread = value[:, 1:].mean(dim=1), value[:, 1:].std(dim=1, unbiased=False)
     if value.shape[1] == 2:  # a single class has no spread: as in `train.model.initialise`
         spread = torch.full_like(spread, 0.01)
@@ -213,7 +227,7 @@ def _read_checkpoint(path: Path) -> Weights:
     tensors = {k: v for k, v in state["ema"].items() if not k.startswith("classifier.")}
     config = state["config"]
     shapes = None
-    if "anchor_sizes" in config:
+    if "anchor_sizes" in config and not config.get("head"):
         shapes = AnchorShapes.parse(config["anchor_sizes"], config["anchor_ratios"])
     return Weights(tensors, tuple(state["names"]), shapes)
 
@@ -222,11 +236,13 @@ def _read_onnx(path: Path) -> Weights:
     import onnx
     from onnx import numpy_helper
 
+    spec = Session(path).spec
+    if spec.arithmetic != "fp32":
+        raise ModelError(f"{path} holds {spec.arithmetic} weights; give the model it was made from")
     initializers = onnx.load(path).graph.initializer
     arrays = {i.name: numpy_helper.to_array(i) for i in initializers if "." in i.name}
-    spec = Session(path).spec
-    return Weights(
-        {name: torch.from_numpy(array.copy()) for name, array in arrays.items()},
-        spec.names,
-        AnchorShapes.of(torch.from_numpy(spec.anchors.copy()), spec.input_size[0]),
-    )
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    shapes = None
+    if architecture_of(tensors):  # other detectors have one set of anchors each
+        shapes = AnchorShapes.of(torch.from_numpy(spec.anchors.copy()), spec.input_size[0])
+    return Weights(tensors, spec.names, shapes)

@@ -52,11 +52,6 @@ def test_corners_and_centre_size_are_inverse() -> None:
     assert torch.allclose(to_centre_size(to_corners(anchors)), anchors, atol=1e-6)
 
 
-def test_a_resolution_that_does_not_fit_the_strides_is_refused() -> None:
-    with pytest.raises(ValueError, match="multiple of 16, got 300"):
-        make_anchors(300)
-
-
 def test_a_search_finds_shapes_that_reach_more_of_unusual_boxes() -> None:
     centre = torch.rand(200, 2, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
     boxes = to_corners(torch.cat([centre, torch.tensor([[0.5, 0.05]]).expand(200, 2)], dim=1))

@@ -10,7 +10,6 @@ import torch
 
 from rdlite import Detector
 from rdlite.errors import OptionError, RdliteError
-from rdlite.modelfile import DEFAULT_MODEL
 from train.__main__ import main
 from train.checkpoint import load_checkpoint
 from train.engine import Trainer
@@ -128,9 +127,8 @@ def test_a_frozen_backbone_stays_bit_for_bit_as_it_was(settings, tmp_path: Path)
     assert not torch.equal(trainer.model.arm_loc[0].weight, before["arm_loc.0.weight"])
 
 
+@pytest.mark.usefixtures("default_model")
 def test_the_embedded_model_can_start_a_run_on_other_classes(settings, capsys) -> None:
-    if not DEFAULT_MODEL.exists():
-        pytest.skip("the embedded model is not in this checkout")
     trainer = Trainer(settings("run", init="default", width=72))
     assert "2 are new to it (red, green)" in capsys.readouterr().out
     assert trainer.model.num_classes == 2

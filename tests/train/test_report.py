@@ -10,12 +10,12 @@ from typing import Any
 import onnx
 import pytest
 
-from rdlite.modelfile import DEFAULT_MODEL
 from rdlite.session import Session
 from train.__main__ import main
 from train.anchors import AnchorShapes, make_anchors
 from train.engine import Trainer
 from train.report import _exported, _used, load_trained
+from train.weights import architecture_of, read_weights
 
 Printed = pytest.CaptureFixture[str]
 Shapes = tuple[Path, Path]
@@ -100,16 +100,36 @@ def test_all_sets_are_checked_before_anything_is_exported(
     assert caught.err.count("\n") == 1 and caught.out == ""
 
 
-def test_a_model_file_keeps_its_anchors_when_it_is_written_again(tmp_path: Path) -> None:
-    if not DEFAULT_MODEL.exists():
-        pytest.skip("the embedded model is not in this checkout")
+def test_a_model_file_keeps_its_anchors_when_it_is_written_again(
+    default_model: Path, tmp_path: Path
+) -> None:
     usual = AnchorShapes.parse("28,68,136,216,300", "0.4,0.8,1.6")
     assert load_trained("default").shapes == usual
     other = AnchorShapes.parse("20,50,90,150,250", "0.5,1,2")
     spec = dataclasses.replace(
-        Session(DEFAULT_MODEL).spec, anchors=make_anchors(320, other).numpy()
+        Session(default_model).spec, anchors=make_anchors(320, other).numpy()
     )
-    proto = onnx.load(DEFAULT_MODEL)
+    proto = onnx.load(default_model)
     onnx.helper.set_model_props(proto, spec.to_metadata())
     onnx.save(proto, tmp_path / "other.onnx")
     assert load_trained(tmp_path / "other.onnx").shapes.same_as(other)
+
+
+@pytest.mark.usefixtures("default_model")
+def test_random_weights_of_any_width_are_a_model_file(tmp_path: Path, capsys: Printed) -> None:
+    path = tmp_path / "small.onnx"
+    assert main(["export", "random", "--width", "16", "-o", str(path)]) == 0
+    spec = Session(path).spec
+    assert (len(spec.names), spec.input_size, spec.arithmetic) == (80, (320, 320), "fp32")
+    assert architecture_of(read_weights(path).tensors)["width"] == 16
+    assert "Random weights, width 16" in path.with_suffix(".md").read_text()
+    assert main(["export", "default", "--width", "16", "-o", str(path)]) == 1
+    assert "width 16 is for random weights" in capsys.readouterr().err
+
+
+def test_a_quantised_model_is_no_start_for_training(
+    write_model: Callable[..., Path], capsys: Printed
+) -> None:
+    path = write_model(provenance={"quantization": {}})
+    assert main(["export", str(path), "-o", "never.onnx"]) == 1
+    assert "holds int8 weights; give the model it was made from" in capsys.readouterr().err

@@ -8,7 +8,6 @@ from safetensors.torch import save_file
 
 from rdlite.classnames import match_classes
 from rdlite.errors import ModelError
-from rdlite.modelfile import DEFAULT_MODEL
 from rdlite.session import Session
 from train.__main__ import main
 from train.anchors import ANCHORS_PER_CELL, DEFAULT_SHAPES, AnchorShapes
@@ -23,8 +22,8 @@ def network(classes: int, seed: int) -> RefineDetLite:
 
 
 def class_rows(model: RefineDetLite) -> torch.Tensor:
-    """The first level's class predictor: (anchors, background and classes, 256)."""
-    return model.odm_conf[0].weight.detach().reshape(ANCHORS_PER_CELL, -1, 256)
+    """The first level's class predictor: (anchors, background and classes, channels)."""
+    return model.odm_conf[0].weight.detach().reshape(ANCHORS_PER_CELL, -1, model.head_channels)
 
 
 def test_every_class_of_voc_begins_from_one_of_the_embedded_model() -> None:
@@ -32,7 +31,7 @@ def test_every_class_of_voc_begins_from_one_of_the_embedded_model() -> None:
         "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
         "person pottedplant sheep sofa train tvmonitor"
     ).split()
-    names = Session(DEFAULT_MODEL).spec.names
+    names = Session().spec.names
     rows = match_classes(voc, names)
     assert None not in rows and len(set(rows)) == 20
     assert names[rows[voc.index("tvmonitor")]] == "tv"
