@@ -31,6 +31,7 @@ examples:
   rdlite annotate clip.mp4 -o annotated.mp4 --conf 0.4
   rdlite annotate videos/ -o out --workers auto
 """
+_MODEL = "name (see rdlite models) or .onnx file (default: the embedded model)"
 _FORMATS = ("jsonl", "coco", "csv", "yolo", "voc", "parquet")
 
 
@@ -252,14 +253,22 @@ def _add_tools(commands: Any) -> None:
     _add_detection(command, conf=0.01, classes=False)
     _add_output(command, files=False)
 
-    command = _command(commands, "bench", "cli_tools:bench", "milliseconds per picture, here")
+    command = _command(commands, "bench", "cli_bench:bench", "milliseconds per picture, here")
     command.add_argument("--image", help="picture to use (default: 1280x720 of smooth noise)")
     command.add_argument("--runs", type=int, default=100, help="default: %(default)s")
-    _add_detection(command)
+    command.add_argument(
+        "--all", dest="all_models", action="store_true", help="all of rdlite models, in turns"
+    )
+    _add_detection(command, many_models=True)
     command.add_argument("--json", action="store_true", help="print JSON")
 
     command = _command(commands, "info", "cli_tools:info", "what a model file says about itself")
-    command.add_argument("model", nargs="?", help="model file (default: the embedded one)")
+    command.add_argument("model", nargs="?", help=_MODEL)
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+    command = _command(
+        commands, "models", "cli_models:models", "which models have a name here, and which suits"
+    )
     command.add_argument("--json", action="store_true", help="print JSON")
 
     command = _command(commands, "check", "cli_check:check", "is this installation sound?")
@@ -281,10 +290,15 @@ def _command(
 
 
 def _add_detection(
-    command: argparse.ArgumentParser, *, conf: float = 0.25, classes: bool = True
+    command: argparse.ArgumentParser,
+    *,
+    conf: float = 0.25,
+    classes: bool = True,
+    many_models: bool = False,
 ) -> None:
     group = command.add_argument_group("detection")
-    group.add_argument("--model", help="model file (default: the embedded one)")
+    many: dict[str, Any] = {"nargs": "+", "action": "extend"} if many_models else {}
+    group.add_argument("--model", **many, help=_MODEL)
     group.add_argument(
         "--conf", type=float, default=conf, help="lowest score kept, 0 to 1 (default: %(default)s)"
     )

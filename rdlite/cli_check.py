@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from rdlite import registry
 from rdlite.bench import synthetic_image
 from rdlite.cli import FAILED, OK
+from rdlite.cli_models import recommendation
 from rdlite.errors import RdliteError
 
 _ENCODERS = ("libx264", "aac")
@@ -39,7 +41,7 @@ class _Finding:
 
 def check(*, json: bool) -> int:
     """Look at everything that rdlite needs; see `rdlite check --help`."""
-    looks = (_versions, _opencv, _kernels, _model, _encoders, _video)
+    looks = (_versions, _opencv, _kernels, _model, _int8, _encoders, _video)
     findings = [look() for look in looks]
     good = all(finding.ok for finding in findings)
     if json:
@@ -129,6 +131,17 @@ def _model() -> _Finding:
         return f"the embedded model runs, {found.speed['inference']:.0f} ms"
 
     return _guarded("model", "pip install --force-reinstall rdlite onnxruntime", work)
+
+
+def _int8() -> _Finding:
+    def work() -> str:
+        from rdlite.detector import Detector
+
+        if registry.shipped("int8"):
+            Detector("int8")(synthetic_image())
+        return recommendation()
+
+    return _guarded("int8", "pip install --force-reinstall rdlite", work)
 
 
 def _encoders() -> _Finding:

@@ -1,19 +1,15 @@
-"""`rdlite eval`, `rdlite bench` and `rdlite info`."""
+"""`rdlite eval` and `rdlite info`."""
 
 from __future__ import annotations
 
 import json as jsonlib
 import sys
-from pathlib import Path
 from typing import Any
 
-from rdlite.bench import bench as measure
-from rdlite.bench import synthetic_image
 from rdlite.cli import OK, SOME_FAILED
 from rdlite.cli_batch import make_detector
 from rdlite.evaluate import evaluate as average_precision
-from rdlite.image import load
-from rdlite.modelfile import DEFAULT_MODEL
+from rdlite.registry import DEFAULT
 from rdlite.session import Session
 
 
@@ -45,31 +41,15 @@ def evaluate(
     return SOME_FAILED if result.failed else OK
 
 
-def bench(*, image: str | None, runs: int, json: bool, **detection: Any) -> int:
-    """Time one picture; see `rdlite bench --help`."""
-    detector = make_detector(**detection)
-    picture = synthetic_image() if image is None else load(image)
-    result = measure(detector, picture, runs=runs)
-    if json:
-        print(jsonlib.dumps(result.to_dict()))
-        return OK
-    width, height = result.size
-    print(f"{result.runs} pictures of {width}x{height}, {detection['threads']} thread(s), ms each")
-    print(f"{'':12} {'median':>8} {'p90':>8}")
-    for stage, median in result.median.items():
-        print(f"{stage:12} {median:8.2f} {result.p90[stage]:8.2f}")
-    return OK
-
-
 def info(*, model: str | None, json: bool) -> int:
     """Describe a model file; see `rdlite info --help`."""
-    path = Path(DEFAULT_MODEL if model is None else model)
-    session = Session(path)
-    spec = session.spec
+    session = Session(DEFAULT if model is None else model)
+    path, spec = session.path, session.spec
     content = {
         "file": str(path),
         "bytes": path.stat().st_size,
         "sha256": session.sha256,
+        "arithmetic": spec.arithmetic,
         "input": f"uint8 {spec.input_size[0]}x{spec.input_size[1]} BGR",
         "decoder": spec.decoder,
         "anchors": len(spec.anchors),

@@ -13,9 +13,10 @@ import numpy as np
 
 from rdlite.errors import ImageError, ModelError
 from rdlite.image import ImageSource, load, resize
-from rdlite.modelfile import DEFAULT_MODEL, ModelSpec
+from rdlite.modelfile import ModelSpec
 from rdlite.options import Classes, Options, check_count, plain
 from rdlite.postprocess import postprocess
+from rdlite.registry import DEFAULT, shipped
 from rdlite.results import Detections
 from rdlite.session import Session
 
@@ -31,7 +32,10 @@ class Detector:
     Safe to call from several threads at once, to pickle, and to use after `fork`.
 
     Args:
-        model: Path of an rdlite model file; None for the model that comes with the package.
+        model: Name of a model, or path of a model file; None for "default". A path is a `Path`, or
+            a string with a directory separator in it or ".onnx" at its end; any other string is a
+            name. `rdlite models` lists those that are here and `rdlite.registry` says where a
+            file of your own gets a name.
         conf: Lowest score kept, 0 to 1.
         iou: Overlap (intersection over union) above which "hard" removes and "linear" weakens
             a box of the same class; "gaussian" does not use it.
@@ -46,7 +50,7 @@ class Detector:
         spec: What the model file says about itself.
 
     Raises:
-        ModelError: The model file cannot be used; the text names it.
+        ModelError: No model has this name, or its file cannot be used; the text names it.
         OptionError: An option has a value that cannot be used.
 
     Example:
@@ -66,11 +70,12 @@ class Detector:
         classes: Classes | None = None,
         threads: int = 1,
     ) -> None:
-        path = DEFAULT_MODEL if model is None else Path(model)
-        self._session = Session(path, threads=check_count("threads", threads))
+        model = DEFAULT if model is None else model
+        self._session = Session(model, threads=check_count("threads", threads))
         self.spec: ModelSpec = self._session.spec
-        # None stays None, so that a pickled detector finds the model of the other machine.
-        self._model = None if model is None else self._session.path
+        # A name that every installation knows is kept, so that a pickled detector finds the model
+        # of the other machine; the user's own are where they were found.
+        self._model = model if shipped(model) else self._session.path
         self._threads = threads
         self._choices: dict[str, Any] = {
             "conf": conf,

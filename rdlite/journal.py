@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
+from rdlite import registry
 from rdlite.errors import OptionError, RdliteError
 
 JSONL_SCHEMA = 1
@@ -201,11 +202,19 @@ def describe_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
             continue
         if isinstance(was, Mapping) and isinstance(now, Mapping):
             differences.append(describe_difference(was, now))
+        elif key == "model_sha256":
+            differences.append(f"model was {_model(was)}, now {_model(now)}")
         elif max(len(repr(was)), len(repr(now))) > _SHORT:
             differences.append(f"other {key}")
         else:
             differences.append(f"{key} was {was!r}, now {now!r}")
     return ", ".join(differences)
+
+
+def _model(sha256: Any) -> str:
+    """The name of a model that comes with rdlite; of another one the beginning of its sum."""
+    rows = registry.table().items()
+    return next((name for name, row in rows if row.sha256 == sha256), f"{str(sha256)[:12]}...")
 
 
 def _reading(path: str | os.PathLike[str]) -> BinaryIO:

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -27,9 +26,6 @@ SCHEMA: Final = 1
 
 DECODERS: Final = ("refinedet",)
 """Decoders this release can run."""
-
-DEFAULT_MODEL: Final = Path(__file__).with_name("data") / "refinedetlite72.onnx"
-"""The model that comes with the package."""
 
 _PREFIX: Final = "rdlite."
 _KEYS: Final = (
@@ -92,6 +88,11 @@ class ModelSpec:
             )
         if not isinstance(self.provenance, dict):
             raise ModelError(f"provenance must be an object, got {_short(self.provenance)}")
+
+    @property
+    def arithmetic(self) -> str:
+        """What the network computes in: "int8" where the provenance tells of a quantization."""
+        return "int8" if "quantization" in self.provenance else "fp32"
 
     def to_metadata(self) -> dict[str, str]:
         """Return the ONNX metadata entries, every value JSON.

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from rdlite.errors import ModelError
 from rdlite.files import read_regular
-from rdlite.modelfile import DEFAULT_MODEL, OUTPUTS, ModelSpec, Outputs
+from rdlite.modelfile import OUTPUTS, ModelSpec, Outputs
+from rdlite.registry import DEFAULT, check, find
 
 MAX_BYTES: Final = 1 << 29
 """Largest model file read, in bytes."""
@@ -33,7 +34,7 @@ class Session:
     Safe to use from several threads, and after `fork`: a child process opens the file again.
 
     Args:
-        model: Path of an rdlite model file.
+        model: Name of a model or path of a model file; `rdlite.registry.find` tells them apart.
         threads: Threads one `run` may use; 1 keeps it on the calling thread.
 
     Attributes:
@@ -42,16 +43,17 @@ class Session:
         sha256: Hexadecimal SHA-256 of the file.
 
     Raises:
-        ModelError: The file is missing, damaged, stores data elsewhere or is not an rdlite
-            model; the text names the file and the reason.
+        ModelError: No model has this name; or the file is missing, damaged, stores data elsewhere,
+            is not an rdlite model or not the one of its name; the text names it and the reason.
     """
 
-    def __init__(self, model: str | Path = DEFAULT_MODEL, *, threads: int = 1) -> None:
-        self.path = Path(model).absolute()
+    def __init__(self, model: str | Path = DEFAULT, *, threads: int = 1) -> None:
+        self.path = find(model).absolute()
         self._threads = threads
         content = _read(self.path)
         self.sha256 = hashlib.sha256(content).hexdigest()
-        self._ort = _open(content, self.path, threads)
+        check(model, self.path, self.sha256)
+        self._ort = open_network(content, self.path, threads)
         self._pid = os.getpid()
         metadata = self._ort.get_modelmeta().custom_metadata_map
         self.spec = ModelSpec.from_metadata(metadata, source=str(self.path))
@@ -91,23 +93,28 @@ class Session:
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise ModelError(f"{self.path}: has changed since it was opened; create a new Detector")
         _INHERITED.append(self._ort)
-        self._ort = _open(content, self.path, self._threads)
+        self._ort = open_network(content, self.path, self._threads)
         self._pid = os.getpid()
 
 
 def _read(path: Path) -> bytes:
-    if path == DEFAULT_MODEL and not path.exists():
-        raise ModelError(
-            f"{path}: the model that comes with rdlite is missing; install rdlite again "
-            "or give the path of a model file"
-        )
     content = read_regular(path, max_bytes=MAX_BYTES, error=ModelError)
     if not content:
         raise ModelError(f"{path}: is empty; an rdlite model is an .onnx file")
     return content
 
 
-def _open(content: bytes, path: Path, threads: int) -> Any:
+def open_network(content: bytes, path: Path, threads: int) -> Any:
+    """Return the onnxruntime session that `Session` runs, not checked against any metadata.
+
+    Args:
+        content: An ONNX file.
+        path: Where it came from, for the errors.
+        threads: Threads one run may use.
+
+    Raises:
+        ModelError: onnxruntime cannot load it, or it keeps data elsewhere.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

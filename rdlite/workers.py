@@ -188,7 +188,7 @@ def make_pool(
 
     Args:
         detector: What they detect with. Workers on other machines open its model file by the
-            same path; the embedded model is that of their own rdlite.
+            same path; a model that comes with rdlite is that of their own rdlite, by name.
         workers: How many; None for one per core, of the cluster if it is one. A single local
             one is this process.
         engine: One of `ENGINES`.

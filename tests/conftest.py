@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import itertools
 import json
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rdlite.modelfile import DEFAULT_MODEL, ModelSpec
+from rdlite import registry
+from rdlite.modelfile import ModelSpec
 
 # For `train` and `tests`, which are not installed; last, so that an installed rdlite comes first.
 sys.path.append(str(Path(__file__).parents[1]))
@@ -182,10 +184,48 @@ def street() -> np.ndarray:
 
 @pytest.fixture
 def default_model() -> Path:
-    """The model that comes with the package; skips while the file is not there."""
-    if not DEFAULT_MODEL.exists():
-        pytest.skip(f"{DEFAULT_MODEL.name} is not in the package yet")
-    return DEFAULT_MODEL
+    """The model that is used where none is named; skips while the file is not there."""
+    if registry.DEFAULT not in {alias for one in registry.present() for alias in one.aliases}:
+        pytest.skip("the default model is not in the package")
+    return registry.find(registry.DEFAULT)
+
+
+@pytest.fixture
+def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder on the search path, the only one beside the package's."""
+    folder = tmp_path / "own models"
+    folder.mkdir()
+    monkeypatch.setenv(registry.VARIABLE, str(folder))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "no data"))
+    return folder
+
+
+Ship = Callable[..., Path]
+
+
+@pytest.fixture
+def ship(own_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ship:
+    """A function that puts a model file under a name into a package of the test's own.
+
+    Args of the function: the file, the name, and the aliases. Returns where it now is.
+    """
+    data, rows = tmp_path / "package data", {}
+    data.mkdir()
+    (data / registry.TABLE).write_text("{}")
+    monkeypatch.setattr(registry, "DATA", data)
+
+    def put(model: Path, name: str, *aliases: str) -> Path:
+        content = model.read_bytes()
+        rows[name] = {
+            "aliases": aliases,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "about": f"about {name}",
+        }
+        (data / registry.TABLE).write_text(json.dumps(rows))
+        (data / f"{name}.onnx").write_bytes(content)
+        return data / f"{name}.onnx"
+
+    return put
 
 
 @pytest.fixture

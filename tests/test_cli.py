@@ -138,7 +138,7 @@ def test_eval_prints_a_table_or_json(
     assert "gone.png" in capsys.readouterr().out
 
 
-def test_bench_prints_every_stage(
+def test_bench_takes_a_picture(
     squares: np.ndarray, tiny_model: Path, tmp_path: Path, capsys: Printed
 ) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), squares)
@@ -146,9 +146,6 @@ def test_bench_prints_every_stage(
     assert cli(*arguments, "--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["runs"], result["width"], result["height"]) == (3, 96, 64)
-    assert cli(*arguments) == 0
-    printed = capsys.readouterr().out
-    assert all(stage in printed for stage in result["median_ms"])
 
 
 def test_info_tells_names_and_provenance(tiny_model: Path, capsys: Printed) -> None:
@@ -172,7 +169,7 @@ def test_check_finds_this_installation_sound(capsys: Printed) -> None:
     assert cli("check", "--json") == 0
     findings = json.loads(capsys.readouterr().out)["findings"]
     assert [finding["what"] for finding in findings if finding["ok"]] == [
-        *("versions", "OpenCV", "kernels", "model", "encoders", "video")
+        *("versions", "OpenCV", "kernels", "model", "int8", "encoders", "video")
     ]
 
 

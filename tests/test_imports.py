@@ -28,6 +28,8 @@ LAYERS = (
         "imageheader",
         "results",
         "modelfile",
+        "registry",
+        "cpu",
         "options",
         "dataset",
         "cocofile",

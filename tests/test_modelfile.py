@@ -69,6 +69,11 @@ def test_anchors_are_read_only_and_apart_from_the_given_array() -> None:
         ours.anchors[0, 0] = 0
 
 
+def test_a_quantised_network_says_so_in_its_provenance() -> None:
+    assert spec().arithmetic == "fp32"
+    assert spec(provenance={"quantization": {"activations": "uint8"}}).arithmetic == "int8"
+
+
 def test_a_file_without_rdlite_metadata_is_not_an_rdlite_model() -> None:
     with pytest.raises(ModelError, match=r"^some\.onnx: not an rdlite model.*train export"):
         read({"names": "{0: 'person'}"})

@@ -102,6 +102,24 @@ def test_tasks_values_errors_and_progress(
     assert not ray.is_initialized()
 
 
+def test_a_model_found_by_name_here_is_found_by_machines_without_that_folder_on_their_path(
+    machines: Machines, tiny_model: Path, squares: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RDLITE_MODELS", str(tiny_model.parent))
+    named = Detector("tiny")
+    with join(machines, named, workers=1) as pool:
+        (found,) = outcomes(pool, Detect(squares))
+    assert found.value == (named(squares).to_dict(), 1)
+
+
+@pytest.mark.usefixtures("default_model")
+def test_a_model_of_the_package_is_opened_by_name(machines: Machines, squares: np.ndarray) -> None:
+    named = Detector("refinedetlite72")
+    with join(machines, named, workers=1) as pool:
+        (found,) = outcomes(pool, Detect(squares))
+    assert found.value == (named(squares).to_dict(), 1)
+
+
 def test_long_tasks_report_while_they_run(
     machines: Machines, detector: Detector, tmp_path: Path
 ) -> None:

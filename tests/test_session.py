@@ -106,15 +106,6 @@ def test_missing_files_and_directories_are_refused(tmp_path: Path) -> None:
         Session(tmp_path)
 
 
-def test_a_missing_default_model_says_how_to_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gone = tmp_path / "default.onnx"
-    monkeypatch.setattr(session_module, "DEFAULT_MODEL", gone)
-    with pytest.raises(ModelError, match="comes with rdlite is missing; install rdlite again"):
-        Session(gone)
-
-
 def test_a_file_over_the_size_limit_is_refused(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

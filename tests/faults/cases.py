@@ -52,7 +52,7 @@ CASES = {
     40: "weights in other files, wherever: ModelError",
     41: "NaN, infinite and huge outputs: dropped and counted",
     42: "no object, and every anchor an object: empty arrays, at most max_det",
-    43: "the model file is replaced while it is in use: never mixed, ModelError",
+    43: "a model file replaced while in use, or damaged behind a name: never mixed, ModelError",
     # concurrency and the interface
     44: "8 threads, one detector: the serial results",
     45: "pickled, after fork, in spawned processes: the same results",

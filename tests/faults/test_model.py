@@ -14,7 +14,7 @@ import pytest
 
 from rdlite import Detector, ModelError
 from tests.command import cli
-from tests.conftest import HEADS, ModelWriter, colour_model, constant_model, tiny_spec
+from tests.conftest import HEADS, ModelWriter, Ship, colour_model, constant_model, tiny_spec
 
 ANCHORS = 24
 Heads = dict[str, np.ndarray]
@@ -168,8 +168,26 @@ def test_nothing_found_is_an_empty_result(write_model: ModelWriter, squares: np.
     assert found.to_dict()["detections"] == []
 
 
-# There is no registry of models to download yet. What there is: a model is identified by the
-# SHA-256 of its file, and boxes of two models are never mixed in one result.
+@pytest.mark.fault(43)
+@pytest.mark.parametrize("damage", ["cut", "flipped", "mixed up"])
+def test_a_wrong_file_behind_a_name_is_refused_and_left_alone(
+    damage: str, ship: Ship, tiny_model: Path, write_model: ModelWriter
+) -> None:
+    path = ship(tiny_model, "small", "default")
+    content = tiny_model.read_bytes()
+    wrong = {
+        "cut": content[:-9],
+        "flipped": content.replace(b"made in a test", b"made in a tesT"),
+        "mixed up": write_model(constant_model()).read_bytes(),
+    }[damage]
+    path.write_bytes(wrong)
+    for model in ("small", "default", None):
+        with pytest.raises(ModelError, match=r"small\.onnx: is not the model .*wanted"):
+            Detector(model)
+    assert path.read_bytes() == wrong
+
+
+# A model is identified by the SHA-256 of its file: boxes of two are never mixed in one result.
 
 
 @pytest.mark.fault(43)
