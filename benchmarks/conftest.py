@@ -1,96 +1,184 @@
-"""Timing beside a fixed piece of work, so that numbers from different machines can be compared.
+"""Timing in turns with a fixed piece of work, so that numbers from different machines compare.
 
-A benchmark uses the `measure` fixture instead of `benchmark`. It runs the calibration kernel, a 1x1
-convolution 576 to 576 channels at 20x20 on one onnxruntime thread, just before and just after,
-and stores both medians and their ratio in `extra_info`. A table closes the run.
+A benchmark uses the `measure` fixture instead of `benchmark`. Before every timed call it times a
+kernel of the same kind of work (`kernels.py`), and `extra_info` gets the ratio of the two lowest
+deciles. A table closes the run. Benchmarks marked `gate` are those of `baseline.json`; they count
+processor time, which does not grow while others use the core.
 """
 
 from __future__ import annotations
 
-import statistics
+import functools
+import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import perf_counter
-from typing import Any
+from time import perf_counter, process_time
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-import onnxruntime as ort
 import pytest
 
-# For the oracle in `tests`, which is not installed.
+# For `benchmarks`, and the oracle in `tests`, which are not installed.
 sys.path.append(str(Path(__file__).parents[1]))
 
-CHANNELS, SIDE = 576, 20
-REPEATS = 60
+if TYPE_CHECKING:
+    from benchmarks.kernels import Work
 
-_Row = tuple[str, float, float, float | None, dict[str, float]]
+BUDGET_S = 2.0  # of the timed calls of a benchmark
+KERNEL_CALLS = 3  # timed before each of them
+SHORT_S = 5e-3  # shorter calls find the caches as after a call of their own, not as the kernel left
+
+PLANTS = {
+    "model": ("rdlite.session", "Session", "run"),
+    "postprocess": ("rdlite.postprocess", "postprocess"),
+    "resize": ("rdlite.image", "resize"),
+    "load": ("rdlite.image", "load"),
+}
+
+
+class _Row(NamedTuple):
+    name: str
+    median_ms: float
+    target_ms: float | None
+    ratio: float
+    kernel: str
+    info: dict[str, float]
+
+
 _ROWS = pytest.StashKey[list[_Row]]()
 
 
-def median_ms(function: Callable[[], Any], repeats: int = REPEATS) -> float:
-    times = []
-    for _ in range(repeats):
-        start = perf_counter()
-        function()
-        times.append(perf_counter() - start)
-    return statistics.median(times) * 1e3
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--plant", choices=PLANTS, help="do this twice: would the gate notice?")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gate: its ratio is compared with benchmarks/baseline.json")
+    if planted := config.getoption("--plant"):
+        _plant(*PLANTS[planted])
+
+
+def _plant(module: str, *path: str) -> None:
+    """Make a function run twice, for all who import it from now on."""
+    owner = functools.reduce(getattr, path[:-1], importlib.import_module(module))
+    function = getattr(owner, path[-1])
+
+    def twice(*args: Any, **options: Any) -> Any:
+        function(*args, **options)
+        return function(*args, **options)
+
+    setattr(owner, path[-1], twice)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("gate"):
+            item.add_marker(pytest.mark.benchmark(timer=process_time))
+
+
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
+    packages = (importlib.import_module(name) for name in ("onnxruntime", "cv2", "numpy", "av"))
+    machine_info["packages"] = {package.__name__: package.__version__ for package in packages}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """OpenCV's own threads away, those of its kernel too."""
+    import cv2
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    yield
+    cv2.setNumThreads(threads)
 
 
 @pytest.fixture(scope="session")
-def calibration() -> Callable[[], Any]:
-    """The calibration kernel: 133 million multiply-adds, bound by arithmetic."""
-    from onnx import TensorProto, helper, numpy_helper
+def kernels() -> Callable[[str], Work]:
+    """The kernels by name, each made once and warm."""
+    from benchmarks.kernels import KERNELS
 
-    rng = np.random.default_rng(0)
-    weight = rng.normal(size=(CHANNELS, CHANNELS, 1, 1)).astype(np.float32)
-    shape = [1, CHANNELS, SIDE, SIDE]
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["x", "w"], ["y"])],
-        "calibration",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
-        [numpy_helper.from_array(weight, "w")],
-    )
-    opset = [helper.make_opsetid("", 17)]
-    model = helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    feed = {"x": rng.normal(size=shape).astype(np.float32)}
-    median_ms(lambda: session.run(None, feed))  # warm-up
-    return lambda: session.run(None, feed)
+    @functools.cache
+    def get(name: str) -> Work:
+        kernel = KERNELS[name]()
+        for _ in range(20):
+            kernel()
+        return kernel
+
+    return get
+
+
+def rounds_in_turns(
+    benchmark: Any, function: Work, kernel: Callable[[], float], rounds: int | None
+) -> Any:
+    """Let `benchmark` time a call in turns with its kernel.
+
+    Returns:
+        The call's result and the kernel's times, seconds.
+    """
+    from benchmarks.kernels import seconds
+
+    times: list[float] = []
+    short = False
+    if rounds is None and benchmark.enabled:
+        function()
+        estimate = seconds(function)
+        rounds, short = min(200, max(10, round(BUDGET_S / estimate))), estimate < SHORT_S
+
+    def before_each() -> None:
+        kernel()
+        times.extend(kernel() for _ in range(KERNEL_CALLS))
+        if short:
+            function()
+
+    return benchmark.pedantic(function, setup=before_each, rounds=rounds or 1), times
 
 
 @pytest.fixture
 def measure(
-    benchmark: Any, calibration: Callable[[], Any], request: pytest.FixtureRequest
+    benchmark: Any, kernels: Callable[[str], Work], request: pytest.FixtureRequest
 ) -> Callable[..., Any]:
-    """Times a call like `benchmark(function)`, and the calibration kernel around it.
+    """Times a call like `benchmark(function)`, in turns with the kernel named.
 
-    `target_ms` is shown beside the median. `oracle` is a slower way to the same result, timed
-    too. Further keyword arguments only go to `extra_info` and the closing table.
+    `each` is how many pictures or frames one call does: milliseconds and ratio are of one of them.
+    `rounds` is how often it is called; None for two seconds long. `target_ms` is shown beside the
+    median. `oracle` is a slower way to the same result, timed too. Further keyword arguments only
+    go to `extra_info` and the closing table.
     """
+    from benchmarks.kernels import low, seconds
+
+    gate = request.node.get_closest_marker("gate") is not None
+    clock = process_time if gate else perf_counter
 
     def run(
         function: Callable[[], Any],
         *,
+        kernel: str = "convolution",
+        each: int = 1,
+        rounds: int | None = None,
         target_ms: float | None = None,
         oracle: Callable[[], Any] | None = None,
         **info: Any,
     ) -> Any:
-        before = median_ms(calibration)
-        result = benchmark(function)
-        reference = statistics.mean([before, median_ms(calibration)])
-        benchmark.extra_info.update(info, calibration_ms=reference)
+        timed_kernel = functools.partial(seconds, kernels(kernel), clock)
+        result, times = rounds_in_turns(benchmark, function, timed_kernel, rounds)
+        benchmark.extra_info.update(info)
         if benchmark.stats is None:  # under --benchmark-disable
             return result
-        median = benchmark.stats.stats.median * 1e3
+        stats = benchmark.stats.stats
+        median_ms = stats.median * 1e3 / each
         if oracle is not None:
-            info["oracle_ms"] = median_ms(oracle, repeats=5)
-            info["speedup"] = info["oracle_ms"] / median
-        benchmark.extra_info.update(info, ratio=median / reference, target_ms=target_ms)
-        row = (request.node.name, median, median / reference, target_ms, info)
+            info["oracle_ms"] = sorted(seconds(oracle) for _ in range(5))[2] * 1e3
+            info["speedup"] = info["oracle_ms"] / median_ms
+        ms, kernel_ms = low(stats.data) * 1e3 / each, low(times) * 1e3
+        benchmark.extra_info |= info | {
+            "gate": gate,
+            "ms": ms,
+            "kernel": kernel,
+            "kernel_ms": kernel_ms,
+            "ratio": ms / kernel_ms,
+            "target_ms": target_ms,
+        }
+        row = _Row(request.node.name, median_ms, target_ms, ms / kernel_ms, kernel, info)
         request.config.stash.setdefault(_ROWS, []).append(row)
         return result
 
@@ -101,12 +189,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     rows = config.stash.get(_ROWS, [])
     if not rows:
         return
-    terminalreporter.section("medians, and ratios to the calibration convolution")
-    width = max(len(row[0]) for row in rows)
-    terminalreporter.write_line(f"{'':{width}} {'ms':>9} {'target':>7} {'ratio':>7}")
-    for name, median, ratio, target_ms, info in rows:
+    terminalreporter.section("medians, and ratios of the lowest deciles")
+    width = max(len(row.name) for row in rows)
+    terminalreporter.write_line(f"{'':{width}} {'ms':>9} {'target':>7} {'ratio':>7} to")
+    for name, median_ms, target_ms, ratio, kernel, info in rows:
         also = ", ".join(f"{key} {value:.4g}" for key, value in info.items())
         target = "" if target_ms is None else f"{target_ms:g}"
         terminalreporter.write_line(
-            f"{name:{width}} {median:9.3f} {target:>7} {ratio:7.3f}  {also}"
+            f"{name:{width}} {median_ms:9.3f} {target:>7} {ratio:7.3f} {kernel}  {also}"
         )

@@ -1,4 +1,4 @@
-"""The network alone, through onnxruntime on one thread."""
+"""The network alone, through onnxruntime on one thread: every model that comes with rdlite."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
+from rdlite import registry
 from rdlite.session import Session
 
-TARGET_RATIO = 18  # to the calibration convolution; its arithmetic alone is 16 of them
+TARGET_RATIO = {"refinedetlite72": 18}  # its arithmetic alone is 16 of the convolution
+KERNELS = {"fp32": "convolution", "int8": "int8 convolution"}
 
 
-def test_session_run(measure: Callable[..., Any]) -> None:
-    session = Session()
+@pytest.mark.gate
+@pytest.mark.parametrize("model", registry.table())
+def test_session_run(measure: Callable[..., Any], model: str) -> None:
+    session = Session(model)
     height, width = session.spec.input_size
     image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
-    outputs = measure(lambda: session.run(image), target_ratio=TARGET_RATIO)
+    target = {"target_ratio": TARGET_RATIO[model]} if model in TARGET_RATIO else {}
+    outputs = measure(lambda: session.run(image), kernel=KERNELS[session.spec.arithmetic], **target)
     assert all(np.isfinite(output).all() for output in outputs)

@@ -5,55 +5,32 @@ This needs two cores, one for the network and one for the rest, so not `taskset 
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Callable, Iterator
-from fractions import Fraction
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
+from benchmarks.clips import write_street_720p
 from rdlite import Detector
 from rdlite.video import VideoReader
-from tests.conftest import street_clip
 
 FRAMES = 500
-SIZE = (1280, 720)
 NETWORK_TARGET = 0.9  # of the frames a second that `session.run` alone does on one core
 
 
 @pytest.fixture(autouse=True)
-def two_cores() -> Iterator[None]:
+def two_cores() -> None:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("it takes a second core to decode and encode while the network runs")
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    yield
-    cv2.setNumThreads(threads)
 
 
 @pytest.fixture(scope="module")
 def street_720p(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty seconds of the street clip to and fro, scaled to 1280x720, as H.264."""
-    import av
-
-    path = tmp_path_factory.mktemp("video") / "street.mp4"
-    with VideoReader(street_clip()) as reader:
-        images = [cv2.resize(f.image, SIZE, interpolation=cv2.INTER_CUBIC) for f in reader]
-    with av.open(str(path), "w") as output:
-        video: Any = output.add_stream("libx264", rate=25, options={"crf": "20"})
-        video.width, video.height, video.pix_fmt = *SIZE, "yuv420p"
-        to_and_fro = itertools.cycle(images + images[::-1])
-        for number, image in enumerate(itertools.islice(to_and_fro, FRAMES)):
-            frame = av.VideoFrame.from_ndarray(image, format="bgr24")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            output.mux(video.encode(frame))
-        output.mux(video.encode(None))
-    return path
+    return write_street_720p(tmp_path_factory.mktemp("video") / "street.mp4", FRAMES)
 
 
 def network_ms(detector: Detector, images: list[np.ndarray]) -> float:
@@ -75,7 +52,6 @@ def with_supervision(detector: Detector, source: Path, target: Path) -> None:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.benchmark(min_rounds=3)
 def test_annotate_720p(measure: Callable[..., Any], street_720p: Path, tmp_path: Path) -> None:
     detector = Detector()
 
@@ -90,6 +66,7 @@ def test_annotate_720p(measure: Callable[..., Any], street_720p: Path, tmp_path:
     alone = mean([before, network_ms(detector, images)])
     summary = measure(
         annotate,
+        rounds=3,
         target_ms=alone * FRAMES / NETWORK_TARGET,
         oracle=lambda: with_supervision(detector, street_720p, tmp_path / "supervision.mp4"),
         network_ms=alone,

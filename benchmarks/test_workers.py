@@ -46,7 +46,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-@pytest.mark.benchmark(min_rounds=5)
 def test_start_of_a_worker(measure: Callable[..., Any]) -> None:
     detector = Detector()
 
