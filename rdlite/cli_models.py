@@ -18,10 +18,11 @@ def models(*, json: bool) -> int:
     """List the models that can be opened by name; see `rdlite models --help`."""
     fast = int8_instructions()
     rows = [_describe(model, fast) for model in registry.present()]
-    hidden = registry.hidden()
+    hidden, missing = registry.hidden(), registry.missing()
     if json:
         content = {
             "models": rows,
+            "missing": missing,
             "hidden": [str(path) for path in hidden],
             "folders": [str(folder) for folder in registry.folders()],
             "int8_instructions": fast,
@@ -30,8 +31,10 @@ def models(*, json: bool) -> int:
     else:
         for folder in registry.folders():
             print("\n".join(_lines(folder, rows, hidden)))
+        for name in missing:
+            print(f"{name}: comes with rdlite and its file is missing; install rdlite again")
         print(f"\n{recommendation()}")
-    return SOME_FAILED if any(row["error"] for row in rows) else OK
+    return SOME_FAILED if missing or any(row["error"] for row in rows) else OK
 
 
 def recommendation() -> str:

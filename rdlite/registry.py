@@ -6,6 +6,7 @@ downloaded: a model is added by putting its file into one of the folders.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import reprlib
@@ -136,6 +137,11 @@ def present() -> list[Model]:
     return [model for model, out_of_reach in _files() if not out_of_reach]
 
 
+def missing() -> list[str]:
+    """Return the names of models that come with rdlite and whose files are nowhere."""
+    return sorted(table().keys() - {model.name for model in present()})
+
+
 def hidden() -> list[Path]:
     """Return the model files on the search path whose name is taken, an alias or a path."""
     return [model.path for model, out_of_reach in _files() if out_of_reach]
@@ -204,14 +210,22 @@ def _unknown(given: str, name: str) -> str:
     file = f"{name}.onnx"
     names = [" = ".join(map(repr, (model.name, *model.aliases))) for model in present()]
     places = [f"{place}{remark(place)}" for place in folders()]
-    known = name in table()
-    what = f"the file of model {given!r} is missing" if known else f"no model is called {given!r}"
+    if name in table():
+        what = f"the file of model {given!r} is missing"
+    else:
+        what = f"no model is called {given!r}{_near(given)}"
     here = f", here {f'./{given}'!r}" if given and os.path.lexists(given) else ""
     return (
         f"{what}; there are {', '.join(names) or 'none'}; looked for {file!r} in "
         f"{', '.join(places)}; put the file into one of these, or give a path, which has a "
         f"{os.sep} or ends in .onnx{here}"
     )
+
+
+def _near(given: str) -> str:
+    known = [name for model in present() for name in (model.name, *model.aliases)]
+    near = difflib.get_close_matches(given.lower(), known, n=2, cutoff=0.75)
+    return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
 
 
 def _user_folder() -> Iterator[Path]:

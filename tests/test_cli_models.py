@@ -50,6 +50,14 @@ def test_each_folder_is_printed_with_its_models(
     ]
 
 
+def test_a_shipped_model_without_its_file_is_missed(family: Path, capsys: Printed) -> None:
+    (registry.DATA / "small-int8.onnx").unlink()
+    assert cli("models") == 3
+    assert "small-int8: comes with rdlite and its file is missing" in capsys.readouterr().out
+    assert cli("models", "--json") == 3
+    assert json.loads(capsys.readouterr().out)["missing"] == ["small-int8"]
+
+
 @pytest.mark.parametrize(
     ("features", "wanted"), [(("avx_vnni",), {"small-int8"}), ((), {"small", "mine"})]
 )
@@ -135,7 +143,7 @@ def test_an_unknown_name_is_one_sentence(tmp_path: Path, capsys: Printed) -> Non
     (tmp_path / "a.png").touch()
     assert cli("detect", tmp_path / "a.png", "--model", "in8", "-o", tmp_path / "out") == 1
     error = capsys.readouterr().err
-    assert error.startswith("rdlite: error: no model is called 'in8'; ") and error.count("\n") == 1
+    assert error.startswith("rdlite: error: no model is called 'in8'") and error.count("\n") == 1
 
 
 def test_two_workers_open_a_model_by_name(

@@ -169,7 +169,9 @@ def test_an_unknown_name_is_told_what_there_is_and_where_to_put_it(
     with pytest.raises(ModelError) as caught:
         Detector("smal")
     text = str(caught.value)
-    assert text.startswith("no model is called 'smal'; there are 'small' = 'int8', 'mine'; ")
+    assert text.startswith(
+        "no model is called 'smal' (did you mean 'small'?); there are 'small' = 'int8', 'mine'; "
+    )
     assert f"looked for 'smal.onnx' in {registry.DATA}, {own.parent}, " in text
     assert f"{tmp_path / 'no data' / 'rdlite' / 'models'} (No such file or directory)" in text
     assert text.endswith("here './smal'") and "\n" not in text

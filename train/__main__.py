@@ -210,6 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--full", dest="half", action="store_false", help="store kernels as float32, not float16"
     )
+    _add_overwrite(command)
 
     _add_quantize(commands)
 
@@ -328,6 +329,10 @@ def _add_quantize(commands: Any) -> None:
         help="layers that may stay in float32 where int8 loses much (default: %(default)s)",
     )
     command.add_argument("--seed", type=int, default=0, help="decides which images are drawn")
+    _add_overwrite(command)
+
+
+def _add_overwrite(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--overwrite", action="store_true", help="replace the file and its card if they exist"
     )

@@ -6,7 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rdlite.errors import OptionError
 from rdlite.evaluate import EvalResult
+
+
+def keep_existing(model: Path) -> None:
+    """Refuse to write a model file and its card where either is already.
+
+    Raises:
+        OptionError: One of them exists.
+    """
+    present = [str(file) for file in (model, model.with_suffix(".md")) if file.exists()]
+    if present:
+        raise OptionError(
+            f"{' and '.join(present)} would be replaced; give --overwrite or another -o"
+        )
 
 
 def model_card(

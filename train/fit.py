@@ -74,6 +74,7 @@ def finish(trainer: Trainer) -> dict[str, EvalResult]:
         note="",
         half=True,
         nms="gaussian" if config.soft_nms else "hard",
+        overwrite=True,
     )
     content = {name: result.to_dict() for name, result in results.items()}
     (out / RESULTS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

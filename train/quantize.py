@@ -20,6 +20,7 @@ from rdlite.errors import ModelError, OptionError
 from rdlite.evaluate import EvalResult
 from rdlite.modelfile import ModelSpec
 from rdlite.session import Session
+from train.card import keep_existing
 from train.quantize_build import Floats, build, correct_biases
 from train.quantize_calibrate import METHODS, Histograms, Images, Ranges, sample_images
 from train.quantize_error import LayerError, Reference, channel_means, decibel, layer_errors
@@ -203,11 +204,8 @@ def _check(path: Path, target: Path, *, calibrate: int, most_float: int, overwri
         raise OptionError(f"there is no folder {target.parent} to write {target.name} into")
     if target.resolve() == path.resolve():
         raise OptionError(f"{target} is the fp32 model itself; give the output another name")
-    present = [str(file) for file in (target, target.with_suffix(".md")) if file.exists()]
-    if present and not overwrite:
-        raise OptionError(
-            f"{' and '.join(present)} would be replaced; give --overwrite or another -o"
-        )
+    if not overwrite:
+        keep_existing(target)
     if calibrate < 1:
         raise OptionError(f"calibrate must be at least one image, got {calibrate}")
     if most_float < 0:

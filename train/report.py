@@ -20,7 +20,7 @@ from rdlite.evaluate import EvalResult, evaluate
 from rdlite.registry import DEFAULT
 from rdlite.session import Session
 from train.anchors import DEFAULT_SHAPES, AnchorShapes
-from train.card import model_card
+from train.card import keep_existing, model_card
 from train.checkpoint import CHECKPOINT, load_checkpoint
 from train.config import TrainConfig, parse_resolution
 from train.engine import build_model
@@ -229,6 +229,7 @@ def export_with_card(
     half: bool,
     nms: str = "hard",
     width: int | None = None,
+    overwrite: bool = False,
 ) -> dict[str, EvalResult]:
     """Write a model file, `<name>.md` beside it (the model card), and its curves as PNG.
 
@@ -241,6 +242,7 @@ def export_with_card(
         half: As `train.export.export_onnx`.
         nms: As for the detector.
         width: The paper's c of a random network, 72 if None; other weights have theirs.
+        overwrite: Replace the file and the card if they exist.
 
     Returns:
         What was measured, by the name of the set.
@@ -248,6 +250,9 @@ def export_with_card(
     Raises:
         RdliteError: As `load_trained` and `train.sets.open_sets`, before anything is exported.
     """
+    path = Path(output)
+    if not overwrite:
+        keep_existing(path)
     if width is not None and weights != RANDOM:
         raise OptionError(f"width {width} is for {RANDOM} weights; {weights} has its own")
     random = weights == RANDOM
@@ -256,7 +261,6 @@ def export_with_card(
         if random
         else load_trained(weights, classes)
     )
-    path = Path(output)
     provenance = trained.provenance | ({"note": note} if note else {})
     with tempfile.TemporaryDirectory() as folder:
         opened = open_sets(sets, trained.names, Path(folder))

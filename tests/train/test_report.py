@@ -123,7 +123,9 @@ def test_random_weights_of_any_width_are_a_model_file(tmp_path: Path, capsys: Pr
     assert (len(spec.names), spec.input_size, spec.arithmetic) == (80, (320, 320), "fp32")
     assert architecture_of(read_weights(path).tensors)["width"] == 16
     assert "Random weights, width 16" in path.with_suffix(".md").read_text()
-    assert main(["export", "default", "--width", "16", "-o", str(path)]) == 1
+    assert main(["export", "random", "-o", str(path)]) == 1
+    assert "small.onnx and" in capsys.readouterr().err
+    assert main(["export", "default", "--width", "16", "-o", str(tmp_path / "new.onnx")]) == 1
     assert "width 16 is for random weights" in capsys.readouterr().err
 
 
