@@ -108,6 +108,11 @@ def test_the_recommendation_follows_the_cpu_and_the_models(
     assert "--model int8 is recommended" in cli_models.recommendation()
     finding = cli_check._int8()
     assert finding.ok and finding.detail == cli_models.recommendation()
+    file = registry.DATA / "small-int8.onnx"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert not cli_check._int8().ok
+    file.unlink()
+    assert not cli_check._int8().ok
 
 
 def test_every_command_takes_a_name(
