@@ -10,7 +10,7 @@ from typing import Any
 import av
 import cv2
 
-from rdlite.video import VideoReader
+from rdlite.video.reader import VideoReader
 from tests.conftest import street_clip
 
 SIZE = (1280, 720)

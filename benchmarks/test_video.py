@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.clips import write_street_720p
 from rdlite import Detector
-from rdlite.video import VideoReader
+from rdlite.video.reader import VideoReader
 
 FRAMES = 500
 NETWORK_TARGET = 0.9  # of the frames a second that `session.run` alone does on one core

@@ -14,10 +14,10 @@ import cv2
 import pytest
 
 from rdlite import Detector
+from rdlite.batch.images import Image, ImageTask
 from rdlite.bench import synthetic_image
-from rdlite.imagejob import Image, ImageTask
-from rdlite.processpool import ProcessPool
-from rdlite.workers import Pool, make_pool
+from rdlite.workers.pool import Pool, make_pool
+from rdlite.workers.processpool import ProcessPool
 from tests.worker_tasks import Square
 
 START_TARGET_MS = 2000

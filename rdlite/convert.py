@@ -8,9 +8,9 @@ from pathlib import PurePath
 from typing import Any
 
 from rdlite.errors import OptionError
-from rdlite.journal import read_journal
 from rdlite.results import Detections
 from rdlite.sinks import Sink, open_sink
+from rdlite.storage.journal import read_journal
 
 
 def convert(

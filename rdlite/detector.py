@@ -21,9 +21,9 @@ from rdlite.results import Detections
 from rdlite.session import Session
 
 if TYPE_CHECKING:
-    from rdlite.pipeline import Progress
-    from rdlite.video import Frame, VideoReader
-    from rdlite.videosummary import VideoSummary
+    from rdlite.video.pipeline import Progress
+    from rdlite.video.reader import Frame, VideoReader
+    from rdlite.video.summary import VideoSummary
 
 
 class Detector:
@@ -249,7 +249,7 @@ class Detector:
             VideoError: The video cannot be read; the text names it.
             OptionError: An option has a value that cannot be used.
         """
-        from rdlite import pipeline
+        from rdlite.video import pipeline
 
         return pipeline.stream(
             self,
@@ -315,13 +315,13 @@ class Detector:
             classes: See `conf`.
 
         Returns:
-            What was read, written, dropped and skipped; see `rdlite.pipeline.annotate_video`.
+            What was read, written, dropped and skipped; see `rdlite.video.pipeline.annotate_video`.
 
         Raises:
             VideoError: The video cannot be read or written; the text names it.
             OptionError: An option has a value that cannot be used.
         """
-        from rdlite import pipeline
+        from rdlite.video import pipeline
 
         return pipeline.annotate_video(
             self,

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rdlite.errors import ImageError, OptionError
-from rdlite.files import read_regular
 from rdlite.imageheader import check_png, read_header
+from rdlite.storage.regular import read_regular
 
 if TYPE_CHECKING:
     import PIL.Image

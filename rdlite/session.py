@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rdlite.errors import ModelError
-from rdlite.files import read_regular
 from rdlite.modelfile import OUTPUTS, ModelSpec, Outputs
 from rdlite.registry import DEFAULT, check, find
+from rdlite.storage.regular import read_regular
 
 MAX_BYTES: Final = 1 << 29
 """Largest model file read, in bytes."""

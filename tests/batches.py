@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from rdlite import Detector
-from rdlite.batch import Batch
-from rdlite.batchfeed import BatchJob
-from rdlite.batchtotals import Totals
-from rdlite.cli_inputs import find
-from rdlite.videosummary import VideoSummary
-from rdlite.workers import LocalPool, Task, make_pool
+from rdlite.batch.feed import BatchJob
+from rdlite.batch.run import Batch
+from rdlite.batch.totals import Totals
+from rdlite.cli.inputs import find
+from rdlite.video.summary import VideoSummary
+from rdlite.workers.pool import LocalPool, Task, make_pool
 
 IMAGES = 40
 

@@ -12,8 +12,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from rdlite.pipeline import annotate_video
 from rdlite.results import Detections
+from rdlite.video.pipeline import annotate_video
 
 BITS = 8
 

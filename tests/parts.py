@@ -11,9 +11,9 @@ from typing import Any
 
 import av
 
-from rdlite.media import Keyframe
-from rdlite.video import VideoReader
-from rdlite.videoplan import VideoPlan, plan_video
+from rdlite.video.media import Keyframe
+from rdlite.video.plan import VideoPlan, plan_video
+from rdlite.video.reader import VideoReader
 from tests.media import Sound, clip
 
 Seen = list[tuple[int, int | None, tuple[int, ...], int]]

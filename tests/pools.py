@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rdlite.workers import Outcome, Pool, Task
+from rdlite.workers.pool import Outcome, Pool, Task
 
 
 def outcomes(pool: Pool, *tasks: Task) -> list[Outcome]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from rdlite.journal import jsonl_header
 from rdlite.results import Detections
+from rdlite.storage.journal import jsonl_header
 
 NAMES = ("person", "traffic light")
 CATEGORY_IDS = (1, 10)

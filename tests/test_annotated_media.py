@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rdlite.detector import Detector
-from rdlite.pipeline import annotate_video
-from rdlite.video import VideoReader
+from rdlite.video.pipeline import annotate_video
+from rdlite.video.reader import VideoReader
 from tests.command import lines
 from tests.media import (
     Sound,

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rdlite import Detector, OptionError, cli_bench, registry
+from rdlite import Detector, OptionError, registry
 from rdlite.bench import STAGES, bench, synthetic_image
-from rdlite.cli_bench import advice
+from rdlite.cli import bench as cli_bench
+from rdlite.cli.bench import advice
 from tests.command import Printed, cli
 from tests.conftest import ModelWriter, Ship
 

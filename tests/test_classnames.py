@@ -1,6 +1,6 @@
 import pytest
 
-from rdlite.classnames import SYNONYMS, match_classes, some
+from rdlite.evaluate.classnames import SYNONYMS, match_classes, some
 
 
 def test_case_spaces_punctuation_and_dialect_do_not_matter() -> None:

@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from rdlite import cli_check, cli_models, registry
+from rdlite import registry
+from rdlite.cli import check as cli_check
+from rdlite.cli import models as cli_models
 from tests.command import cli, lines
 from tests.conftest import ModelWriter, Ship
 

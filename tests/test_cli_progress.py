@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from rdlite import cli_progress
-from rdlite.cli_progress import Bars
+from rdlite.cli import progress
+from rdlite.cli.progress import Bars
 
 
 class Terminal(io.StringIO):
@@ -26,8 +26,8 @@ class Work:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_progress, "_DELAY", 0.0)
-    monkeypatch.setattr(cli_progress, "_PAUSE", 1e-9)
+    monkeypatch.setattr(progress, "_DELAY", 0.0)
+    monkeypatch.setattr(progress, "_PAUSE", 1e-9)
 
 
 def show(bars: Bars) -> None:

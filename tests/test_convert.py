@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from rdlite.convert import convert
 from rdlite.errors import OptionError
-from rdlite.journal import Journal, dump_line
 from rdlite.results import Detections
 from rdlite.sinks import FORMATS, open_sink, to_line
+from rdlite.storage.journal import Journal, dump_line
 from tests.samples import detections, found, header
 
 ALL = pytest.mark.parametrize("format", FORMATS)

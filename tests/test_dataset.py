@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from rdlite.dataset import ImageStore
 from rdlite.errors import ImageError
+from rdlite.evaluate.dataset import ImageStore
 from tests.annotated import write_image
 
 

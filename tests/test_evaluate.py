@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from rdlite.dataset import DataError
 from rdlite.detector import Detector
 from rdlite.errors import OptionError
 from rdlite.evaluate import EvalResult, evaluate
+from rdlite.evaluate.dataset import DataError
 from rdlite.results import Detections
 
 pytest.importorskip("faster_coco_eval")

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdlite.errors import OptionError, RdliteError
-from rdlite.journal import Journal, describe_difference, read_journal
+from rdlite.storage.journal import Journal, describe_difference, read_journal
 from tests.command import lines
 from tests.samples import header, small_disk
 
@@ -139,7 +139,7 @@ def test_differences_of_headers() -> None:
 
 KILLED = """
 import itertools, sys
-from rdlite.journal import Journal
+from rdlite.storage.journal import Journal
 with Journal(sys.argv[1], {"schema": 1}, resume=True) as journal:
     print(flush=True)
     for number in itertools.count(journal.entries):

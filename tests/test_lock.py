@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from rdlite.errors import RdliteError
-from rdlite.lock import Lock
+from rdlite.storage.lock import Lock
 
 HOLD = """
 import sys, time
-from rdlite.lock import Lock
+from rdlite.storage.lock import Lock
 with Lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -23,7 +23,7 @@ COUNT = """
 import sys, time
 from pathlib import Path
 from rdlite.errors import RdliteError
-from rdlite.lock import Lock
+from rdlite.storage.lock import Lock
 lock, number, done = sys.argv[1], Path(sys.argv[2]), 0
 while done < 200:
     try:

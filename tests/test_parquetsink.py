@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from rdlite import parquetsink
 from rdlite.errors import OptionError
 from rdlite.sinks import ParquetSink
 from tests.samples import found, header
@@ -71,7 +70,7 @@ def test_row_groups_hold_every_row(
 ) -> None:
     from pyarrow import parquet
 
-    monkeypatch.setattr(parquetsink, "_ROW_GROUP", 5)
+    monkeypatch.setattr(parquet, "_ROW_GROUP", 5)
     with ParquetSink(tmp_path / "a.parquet", header()) as sink:
         for number in range(images):
             sink.write(found(), image=f"{number}.jpg")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rdlite.errors import OptionError, RdliteError, VideoError
-from rdlite.partialfile import PartialFile, PartialFolder, remove_leftovers
+from rdlite.storage.partial import PartialFile, PartialFolder, remove_leftovers
 
 
 def tree(folder: Path) -> dict[str, str]:

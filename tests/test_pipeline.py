@@ -17,8 +17,8 @@ import pytest
 
 from rdlite.detector import Detector
 from rdlite.errors import OptionError, VideoError
-from rdlite.pipeline import annotate_video, stream
-from rdlite.video import Frame, VideoReader
+from rdlite.video.pipeline import annotate_video, stream
+from rdlite.video.reader import Frame, VideoReader
 from tests.command import lines
 from tests.conftest import constant_model
 from tests.media import (
@@ -231,7 +231,7 @@ def test_annotate_leaves_nothing_when_the_disk_is_full(tmp_path: Path) -> None:
         import resource, signal, sys
         from pathlib import Path
         from rdlite.errors import VideoError
-        from rdlite.pipeline import annotate_video
+        from rdlite.video.pipeline import annotate_video
         from tests.media import TwoBoxes
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))

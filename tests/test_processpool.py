@@ -15,8 +15,8 @@ import pytest
 
 from rdlite import Detector, ModelError, RdliteError
 from rdlite.errors import WorkerDied
-from rdlite.processpool import ProcessPool
-from rdlite.workers import Pool, Task, make_pool
+from rdlite.workers.pool import Pool, Task, make_pool
+from rdlite.workers.processpool import ProcessPool
 from tests.pools import alive, outcomes, until
 from tests.worker_tasks import Dies, Pid, Square, Until
 
@@ -141,7 +141,7 @@ import sys
 sys.path.append({root!r})
 from pathlib import Path
 from rdlite import Detector
-from rdlite.workers import make_pool
+from rdlite.workers.pool import make_pool
 from tests.worker_tasks import *
 """
 

@@ -14,7 +14,7 @@ import pytest
 
 from rdlite import Detector, ModelError, OptionError, RdliteError
 from rdlite.errors import WorkerDied
-from rdlite.workers import Pool, Task, make_pool
+from rdlite.workers.pool import Pool, Task, make_pool
 from tests.pools import alive, outcomes, until
 from tests.worker_tasks import Big, Detect, Dies, Fails, Pid, Square, Until
 

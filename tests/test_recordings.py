@@ -9,8 +9,8 @@ import av
 import pytest
 
 from rdlite.errors import VideoError
-from rdlite.video import VideoReader
-from rdlite.videoplan import plan_video
+from rdlite.video.plan import plan_video
+from rdlite.video.reader import VideoReader
 from tests.media import Sound, annotated, clip
 from tests.parts import KINDS, make
 

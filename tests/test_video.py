@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from rdlite.errors import OptionError, VideoError
-from rdlite.media import MAX_BAD_PACKETS
-from rdlite.video import VideoReader
+from rdlite.video.media import MAX_BAD_PACKETS
+from rdlite.video.reader import VideoReader
 from tests.media import Sound, clip, damage, frame_times, noise, number, picture
 
 
@@ -280,7 +280,7 @@ def test_a_file_named_like_a_protocol_is_read(
 def test_pictures_over_the_pixel_limit_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rdlite.video.MAX_PIXELS", 96 * 64 - 1)
+    monkeypatch.setattr("rdlite.video.reader.MAX_PIXELS", 96 * 64 - 1)
     with pytest.raises(VideoError, match="96x64"):
         VideoReader(clip(tmp_path / "a.mp4", 1))
 

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rdlite import media, video, videoplan
 from rdlite.errors import OptionError, VideoError
-from rdlite.video import VideoReader
-from rdlite.videoplan import plan_video
+from rdlite.video import media, plan, reader
+from rdlite.video.plan import plan_video
+from rdlite.video.reader import VideoReader
 from tests.media import clip, noise, number
 from tests.parts import (
     KINDS,
@@ -123,7 +123,7 @@ def packets_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     original = media.read_packets
     monkeypatch.setattr(media, "read_packets", read_packets)
-    monkeypatch.setattr(video, "read_packets", read_packets)
+    monkeypatch.setattr(reader, "read_packets", read_packets)
     return counted
 
 
@@ -146,7 +146,7 @@ def test_parts_are_reached_without_reading_what_comes_before(
 def test_files_without_an_index_have_fewer_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(videoplan, "_MAX_UNINDEXED_PARTS", 4)
+    monkeypatch.setattr(plan, "_MAX_UNINDEXED_PARTS", 4)
     assert 2 <= len(check(make(tmp_path, "live.mkv"), 1)[0].parts) <= 4
     for name in ("h264.mkv", "h264.mp4", "h264.ts"):
         assert len(plan_video(make(tmp_path, name), part_frames=1).parts) > 6

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rdlite.errors import VideoError
-from rdlite.videoplan import plan_video
+from rdlite.video.plan import plan_video
 from tests.media import clip, damage, noise
 from tests.parts import (
     KINDS,

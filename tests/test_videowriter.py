@@ -11,11 +11,11 @@ import av
 import numpy as np
 import pytest
 
-from rdlite.audiocopy import AudioCopier
 from rdlite.errors import OptionError, VideoError
-from rdlite.video import VideoReader
-from rdlite.videojoin import join
-from rdlite.videowriter import PRESETS, Encoding, PartWriter, Piece, check_encoding
+from rdlite.video.audio import AudioCopier
+from rdlite.video.join import join
+from rdlite.video.reader import VideoReader
+from rdlite.video.writer import PRESETS, Encoding, PartWriter, Piece, check_encoding
 from tests.media import clip, frame_numbers, frame_times, picture
 
 ENCODERS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "mpeg4")

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from rdlite import Detector, OptionError, RdliteError
-from rdlite.processpool import ProcessPool
-from rdlite.workers import LocalPool, Pool, Task, make_pool
+from rdlite.workers.pool import LocalPool, Pool, Task, make_pool
+from rdlite.workers.processpool import ProcessPool
 from tests.pools import outcomes, until
 from tests.worker_tasks import (
     Awkward,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from rdlite.results import Detections
-from rdlite.videojob import VideoJob, clean, open_job
-from rdlite.videoparts import make_parts
-from rdlite.videosummary import VideoSummary, finish
+from rdlite.video.job import VideoJob, clean, open_job
+from rdlite.video.parts import make_parts
+from rdlite.video.summary import VideoSummary, finish
 from tests.media import TwoBoxes
 
 Bgr = np.ndarray

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from rdlite.dataset import DataError, ImageStore, check_size
 from rdlite.errors import ImageError
+from rdlite.evaluate.dataset import DataError, ImageStore, check_size
 from rdlite.image import load, resize
 
 _VERSION = 1
@@ -87,7 +87,8 @@ def open_cache(
 
     Args:
         annotations: The annotation file, which names the cache and dates it.
-        images: Folder of images or tar shards, or one tar; see `rdlite.dataset.ImageStore`.
+        images: Folder of images or tar shards, or one tar; see
+            `rdlite.evaluate.dataset.ImageStore`.
         entries: The images.
         folder: Where the cache lives; made if missing.
         max_side: Larger images are stored reduced to this longest side, in pixels.

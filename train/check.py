@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rdlite.dataset import DataError
 from rdlite.errors import OptionError
+from rdlite.evaluate.dataset import DataError
 from train.check_report import render, render_failures
 from train.contact_sheet import write_contact_sheet
 from train.formats import refuse_same, rules

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rdlite.dataset import DataError
+from rdlite.evaluate.dataset import DataError
 from train.anchor_search import measure_recall, true_boxes
 from train.formats import format_of, source_of
 from train.survey import FEW, Found, Survey

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rdlite.dataset import DataError
 from rdlite.errors import OptionError
+from rdlite.evaluate.dataset import DataError
 from train.coco import CocoImage, load_coco
 
 GAMMA = 0.75

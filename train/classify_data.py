@@ -12,8 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rdlite.cli_inputs import IMAGES
-from rdlite.dataset import DataError
+from rdlite.cli.inputs import IMAGES
+from rdlite.evaluate.dataset import DataError
 from rdlite.image import resize
 from train.augment import AugmentConfig, Targets
 from train.cache import ImageCache, open_cache

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rdlite.cocofile import is_ignored
-from rdlite.dataset import DataError
+from rdlite.evaluate.cocofile import is_ignored
+from rdlite.evaluate.dataset import DataError
 from train.augment import Targets
 from train.formats import read_annotations, split_path
 from train.reading import LeftOut

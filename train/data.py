@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from rdlite.dataset import DataError
+from rdlite.evaluate.dataset import DataError
 from train.augment import AugmentConfig, Targets, augment, plain
 from train.cache import ImageCache, open_cache
 from train.coco import CocoImage, CocoSet, load_coco

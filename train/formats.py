@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rdlite.cocofile import read_coco
-from rdlite.dataset import DataError, ImageStore
+from rdlite.evaluate.cocofile import read_coco
+from rdlite.evaluate.dataset import DataError, ImageStore
 from train.voc import read_voc
 from train.yolo import YAML, find_yaml, read_yolo
 
@@ -80,9 +80,9 @@ def read_annotations(
 
     Returns:
         "images", "annotations" and "categories" as in COCO, checked by
-        `rdlite.cocofile.coco_faults`. From VOC and YOLO also "left_out" and "notes", what could not
-        be used and what had to be understood otherwise than it is written, by reason; and the
-        "source" of each annotation, its file and line or object.
+        `rdlite.evaluate.cocofile.coco_faults`. From VOC and YOLO also "left_out" and "notes",
+        what could not be used and what had to be understood otherwise than it is written, by
+        reason; and the "source" of each annotation, its file and line or object.
 
     Raises:
         DataError: Nothing readable is there, or its content is wrong; what is fatal and what is

@@ -18,8 +18,8 @@ from onnxruntime.quantization import CalibrationDataReader
 from onnxruntime.quantization.calibrate import PercentileCalibrater
 from tqdm import tqdm
 
-from rdlite.dataset import DataError, ImageStore
 from rdlite.errors import ImageError
+from rdlite.evaluate.dataset import DataError, ImageStore
 from rdlite.image import load, resize
 from train.formats import read_annotations
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rdlite.cocofile import EMPTY, coco_faults
-from rdlite.dataset import DataError, Faults, ImageStore, refuse
 from rdlite.errors import ImageError
+from rdlite.evaluate.cocofile import EMPTY, coco_faults
+from rdlite.evaluate.dataset import DataError, Faults, ImageStore, refuse
 from rdlite.imageheader import read_header
 
 LeftOut = dict[str, list[str]]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rdlite.errors import OptionError
-from rdlite.files import read_regular
+from rdlite.storage.regular import read_regular
 from train.config import RunConfig, TrainConfig
 
 BUILT_IN = Path(__file__).with_name("recipes.toml")

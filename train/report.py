@@ -14,9 +14,9 @@ from typing import Any
 from tqdm import tqdm
 
 from rdlite import Detector
-from rdlite.cocofile import read_coco
 from rdlite.errors import OptionError
 from rdlite.evaluate import EvalResult, evaluate
+from rdlite.evaluate.cocofile import read_coco
 from rdlite.registry import DEFAULT
 from rdlite.session import Session
 from train.anchors import DEFAULT_SHAPES, AnchorShapes

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rdlite.classnames import share_classes, some
-from rdlite.dataset import DataError, ImageStore
 from rdlite.errors import ImageError, OptionError
+from rdlite.evaluate.classnames import share_classes, some
+from rdlite.evaluate.dataset import DataError, ImageStore
 from train.formats import COCO, format_of, read_annotations, split_path, write_coco
 
 Sets = Sequence[Sequence[str]]

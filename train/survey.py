@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from rdlite.dataset import DataError, ImageStore, check_size
 from rdlite.errors import ImageError
+from rdlite.evaluate.dataset import DataError, ImageStore, check_size
 from rdlite.image import load
 from train.coco import CocoSet, load_coco
 from train.reading import HEADER_BYTES, upright_size

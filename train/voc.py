@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 
-from rdlite.dataset import DataError, ImageStore
 from rdlite.errors import ImageError
+from rdlite.evaluate.dataset import DataError, ImageStore
 from train.reading import Findings, make_content, read_text, shown, upright_size
 
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rdlite.classnames import match_classes
 from rdlite.errors import ModelError
+from rdlite.evaluate.classnames import match_classes
 from rdlite.registry import find, shipped
 from rdlite.session import Session
 from train.anchors import AnchorShapes

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import Any
 
-from rdlite.dataset import DataError, ImageStore
+from rdlite.evaluate.dataset import DataError, ImageStore
 from train.reading import Findings, make_content, read_text
 from train.yolo_labels import Classes, Pairs, read_labels
 

@@ -11,8 +11,8 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rdlite.dataset import DataError, ImageStore
 from rdlite.errors import ImageError
+from rdlite.evaluate.dataset import DataError, ImageStore
 from train.reading import Findings, read_text, shown, upright_size
 
 

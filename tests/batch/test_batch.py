@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from rdlite import Detector
-from rdlite.batch import Batch
-from rdlite.batchfeed import BatchJob
-from rdlite.batchtotals import Totals
+from rdlite.batch.feed import BatchJob
+from rdlite.batch.run import Batch
+from rdlite.batch.totals import Totals
 from rdlite.errors import OptionError, OutputError, RdliteError
-from rdlite.lock import Lock
-from rdlite.outputs import Input
-from rdlite.workers import make_pool
+from rdlite.storage.lock import Lock
+from rdlite.storage.outputs import Input
+from rdlite.workers.pool import make_pool
 from tests.batches import IMAGES, Counting, Ear, content, job, run
 from tests.command import lines
 from tests.media import clip

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rdlite.cli_inputs import find
+from rdlite.cli.inputs import find
 from tests.command import cli, lines
 from tests.media import clip
 
@@ -64,7 +64,7 @@ def test_a_part_that_is_torn_is_made_again(tiny_model: Path, tmp_path: Path) -> 
 
     begun = tmp_path / ".out.mp4.rdlite"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rdlite.videosummary.join", lambda *_, **__: os.kill(os.getpid(), 2))
+        patch.setattr("rdlite.video.summary.join", lambda *_, **__: os.kill(os.getpid(), 2))
         assert cli(*arguments) == 130
     torn(begun / "part-00001.jsonl")
     assert cli(*arguments, "--resume") == 1  # it is found out, named and given up

@@ -48,7 +48,7 @@ def load_image(path: Path) -> None:
 
 
 def read_video(path: Path) -> None:
-    from rdlite.video import VideoReader
+    from rdlite.video.reader import VideoReader
 
     with VideoReader(path) as reader:
         for frame in reader:
@@ -56,7 +56,7 @@ def read_video(path: Path) -> None:
 
 
 def annotate(path: Path) -> None:
-    from rdlite.pipeline import annotate_video
+    from rdlite.video.pipeline import annotate_video
     from tests.media import TwoBoxes, frame_times
 
     output = path.with_name("out.mp4")

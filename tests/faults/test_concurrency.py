@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from rdlite import Detections, Detector
-from rdlite.pipeline import annotate_video, stream
+from rdlite.video.pipeline import annotate_video, stream
 from tests.media import TwoBoxes, clip
 
 

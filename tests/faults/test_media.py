@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rdlite import Detector
-from rdlite.video import VideoReader
+from rdlite.video.reader import VideoReader
 from tests.command import cli, lines
 from tests.faults.expected import CAR, PERSON, found_in, summary_of
 from tests.media import Sound, annotated, clip, frame_numbers, frame_times, sound_packets

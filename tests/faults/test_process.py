@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 from rdlite import Detector, OptionError
-from rdlite.journal import read_journal
 from rdlite.sinks import open_sink
+from rdlite.storage.journal import read_journal
 from tests.command import PLAIN_USER, cli, command, lines
 from tests.media import Sound, clip, frame_times
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rdlite import Detector, VideoError
-from rdlite.video import VideoReader
+from rdlite.video.reader import VideoReader
 from tests.command import cli, lines
 from tests.faults.expected import summary_of
 from tests.faults.fuzz import fuzz

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rdlite.dataset import DataError
 from rdlite.errors import OptionError
+from rdlite.evaluate.dataset import DataError
 from rdlite.image import load
 from train.__main__ import main
 from train.class_weights import class_weights, count_boxes, plot_class_weights

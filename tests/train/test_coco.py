@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rdlite.dataset import DataError
+from rdlite.evaluate.dataset import DataError
 from tests.annotated import COCO_SIZE, coco_content, write_json
 from train.coco import load_coco
 

@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from rdlite.dataset import DataError
+from rdlite.evaluate.dataset import DataError
 from tests.annotated import COCO_SIZE, coco_content, write_json
 from train.augment import AugmentConfig
 from train.data import DetectionDataset, make_loader, open_dataset, steps_per_epoch

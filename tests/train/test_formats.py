@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rdlite.cocofile import read_coco
-from rdlite.dataset import DataError
+from rdlite.evaluate.cocofile import read_coco
+from rdlite.evaluate.dataset import DataError
 from tests.annotated import voc_object, write_all, write_image, xml, yolo_set
 from train.coco import load_coco
 from train.data import open_dataset

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rdlite.dataset import DataError
 from rdlite.errors import ModelError, OptionError, RdliteError
+from rdlite.evaluate.dataset import DataError
 from train.__main__ import main
 from train.checkpoint import load_checkpoint
 from train.classify_data import CROP_AREA, CROP_ASPECT, crop_window, open_classes, random_view

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rdlite.dataset import DataError
 from rdlite.errors import OptionError
+from rdlite.evaluate.dataset import DataError
 from train.sets import open_sets
 
 Shapes = tuple[Path, Path]

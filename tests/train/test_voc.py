@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from rdlite.dataset import DataError
+from rdlite.evaluate.dataset import DataError
 from tests.annotated import HEIGHT, WIDTH, boxes, voc_object, write_all, write_image, xml
 from train.coco import load_coco
 from train.data import open_dataset

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rdlite.classnames import match_classes
 from rdlite.errors import ModelError
+from rdlite.evaluate.classnames import match_classes
 from rdlite.session import Session
 from train.__main__ import main
 from train.anchors import ANCHORS_PER_CELL, DEFAULT_SHAPES, AnchorShapes

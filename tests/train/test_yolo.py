@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rdlite.cocofile import read_coco
-from rdlite.dataset import DataError
+from rdlite.evaluate.cocofile import read_coco
+from rdlite.evaluate.dataset import DataError
 from tests.annotated import HEIGHT, WIDTH, boxes, write_all, write_image, yolo_set
 from train.coco import load_coco
 from train.config import TrainConfig

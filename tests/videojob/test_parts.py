@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from rdlite.errors import VideoError
-from rdlite.pipeline import annotate_video
-from rdlite.sinkbase import to_line
 from rdlite.sinks import FORMATS
-from rdlite.video import VideoReader
-from rdlite.videojob import clean, open_job
-from rdlite.videoparts import make_parts
-from rdlite.videosummary import finish
+from rdlite.sinks.base import to_line
+from rdlite.video.job import clean, open_job
+from rdlite.video.parts import make_parts
+from rdlite.video.pipeline import annotate_video
+from rdlite.video.reader import VideoReader
+from rdlite.video.summary import finish
 from tests.command import lines
 from tests.media import TwoBoxes, clip, frame_numbers, frame_times, sound_packets
 from tests.videojobs import FRAMES, Follower, content, fail_at, job, run
@@ -186,7 +186,7 @@ def test_errors_of_the_writing_thread_reach_the_caller(
     def fail(*_: Any, **__: Any) -> None:
         raise LookupError(broken)
 
-    monkeypatch.setattr(f"rdlite.videoparts.{broken}", fail)
+    monkeypatch.setattr(f"rdlite.video.parts.{broken}", fail)
     before = threading.active_count()
     with pytest.raises(LookupError, match=broken):
         annotate_video(TwoBoxes(), source, tmp_path / "out.mp4")

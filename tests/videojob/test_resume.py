@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from rdlite.errors import OptionError, RdliteError, VideoError
-from rdlite.pipeline import annotate_video
-from rdlite.videojob import clean, open_job
-from rdlite.videoparts import make_parts
-from rdlite.videosummary import finish
+from rdlite.video.job import clean, open_job
+from rdlite.video.parts import make_parts
+from rdlite.video.pipeline import annotate_video
+from rdlite.video.summary import finish
 from tests.command import script
 from tests.videojobs import FRAMES, Follower, content, fail_at, job, run
 
@@ -169,7 +169,7 @@ def test_jobs_that_cannot_be_done_are_refused(
 
 KILLED = """
 import sys
-from rdlite.pipeline import annotate_video
+from rdlite.video.pipeline import annotate_video
 from tests.videojobs import Follower
 tell = lambda done, total: done % 10 or print(done, flush=True)
 annotate_video(Follower(), sys.argv[1], sys.argv[2], resume=True, progress=tell)

@@ -1,0 +1,171 @@
+"""What a batch has done so far, on disk: the record that a later run goes on with."""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from rdlite.batch.images import source_identity
+from rdlite.errors import OutputError, RdliteError
+from rdlite.storage.journal import Journal
+from rdlite.storage.outputs import Input
+
+
+class Record:
+    """A journal with an entry for each finished input, which finds them again.
+
+    In memory are nine bytes for each input; everything else is read from the file. Use it in a
+    `with` statement.
+
+    Args:
+        path: The journal.
+        header: What all entries depend on; see `rdlite.storage.journal.jsonl_header`.
+        inputs: All inputs of the batch. They are named below by their number in it.
+        resume: See `rdlite.storage.journal.Journal`.
+        overwrite: See `rdlite.storage.journal.Journal`.
+
+    Attributes:
+        changed: Inputs recorded earlier whose files have changed since.
+        published: Names in the output folder of what was made from the record.
+
+    Raises:
+        OptionError: The journal exists and may not be gone on with.
+        RdliteError: It cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        header: Mapping[str, Any],
+        inputs: Sequence[Input],
+        *,
+        resume: bool,
+        overwrite: bool,
+    ) -> None:
+        self.changed = self._others = 0
+        self.published: set[str] = set()
+        self._inputs = inputs
+        self._offsets = array("q", [-1]) * len(inputs)
+        self._owned = bytearray(len(inputs))
+        self._journal = Journal(path, header, resume=resume, overwrite=overwrite)
+        self._file = open(path, "rb")
+        if self._journal.entries:
+            self._index()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._journal.close()
+
+    def begin(self, numbers: Iterable[int]) -> None:
+        """Note that the outputs of these inputs, not there yet, are from now on this batch's."""
+        self._append({"begun": [self._key(number) for number in numbers]})
+
+    def publish(self, name: str) -> None:
+        """Note that a file in the output folder, not there yet, will be made from the record."""
+        if name not in self.published:
+            self._append({"published": name})
+            self.published.add(name)
+
+    def leave_out(self, number: int) -> None:
+        """Pass over the entry of an input for the rest of this run."""
+        self._offsets[number] = -1
+
+    def owns(self, number: int) -> bool:
+        """Whether what is at the place of this input's output was made by this batch."""
+        return bool(self._owned[number])
+
+    def add(self, number: int, entry: Mapping[str, Any]) -> None:
+        """Record a finished input.
+
+        Args:
+            number: The input.
+            entry: What is to be known of it, with what `source_identity` said.
+
+        Raises:
+            RdliteError: The journal has vanished, or the disk is full.
+        """
+        path, output = self._key(number)
+        self._offsets[number] = self._append({"input": path, "output": output, **entry})
+
+    def get(self, number: int) -> dict[str, Any] | None:
+        """Return the entry of an input; None if there is none, or the input has changed since."""
+        if self._offsets[number] < 0:
+            return None
+        entry = self._read(number)
+        try:
+            now = source_identity(self._inputs[number].path)
+        except OSError:
+            now = {"source_size": -1}
+        if now.items() <= entry.items():
+            return entry
+        self.changed += 1
+        self._offsets[number] = -1
+        return None
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """Yield the entries in the order of the inputs."""
+        for number, offset in enumerate(self._offsets):
+            if offset >= 0:
+                yield self._read(number)
+
+    def notes(self) -> list[str]:
+        """Return a sentence on each thing in the journal that was not as expected."""
+        texts = {
+            "inputs have changed since an earlier run, and were done anew": self.changed,
+            "entries of the record are about no input of this run, and were left out": self._others,
+            "damaged entries at the end of the record were dropped": self._journal.dropped,
+        }
+        return [f"{number} {text}" for text, number in texts.items() if number]
+
+    def _key(self, number: int) -> list[str]:
+        one = self._inputs[number]
+        return [one.path, one.output]
+
+    def _read(self, number: int) -> dict[str, Any]:
+        self._file.seek(self._offsets[number])
+        entry: dict[str, Any] = json.loads(self._file.readline())
+        return entry
+
+    def _append(self, line: Mapping[str, Any]) -> int:
+        """Append a line and return where it begins."""
+        path = self._journal.path
+        try:
+            offset = os.stat(path).st_size
+            if not os.path.samestat(os.stat(path), os.fstat(self._file.fileno())):
+                raise FileNotFoundError
+            self._journal.append(line)
+        except OSError as error:
+            raise OutputError(f"{path} has vanished: the output folder was removed") from error
+        except RdliteError as error:
+            raise OutputError(str(error)) from error
+        return offset
+
+    def _index(self) -> None:
+        paths = {one.path: number for number, one in enumerate(self._inputs)}
+        outputs = {one.output: number for number, one in enumerate(self._inputs)}
+        offset = len(self._file.readline())
+        for line in self._file:
+            entry = json.loads(line)
+            if "published" in entry:
+                self.published.add(entry["published"])
+            for _, output in entry.get("begun", ()):
+                self._own(outputs.get(output))
+            if "input" in entry:
+                number = outputs.get(entry["output"])
+                self._own(number)
+                if number is not None and number == paths.get(entry["input"]):
+                    self._offsets[number] = offset
+                else:
+                    self._others += 1
+            offset += len(line)
+
+    def _own(self, number: int | None) -> None:
+        if number is not None:
+            self._owned[number] = 1

