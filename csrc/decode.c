@@ -71,7 +71,7 @@ static inline const float *logits_of(const rdl_refinedet *net, int32_t anchor)
 INLINE void prefetch(const rdl_refinedet *net, int32_t anchor)
 {
     for (int32_t k = 0; k < net->classes; k += 16)
-        __builtin_prefetch(logits_of(net, anchor) + k);
+        PREFETCH(logits_of(net, anchor) + k);
 }
 
 /* Largest of n logits, and whether all are finite: the exponent of a float that is not finite has
@@ -170,7 +170,7 @@ INLINE int32_t list_likely(const rdl_refinedet *net, const batch *of, int32_t i,
         uint32_t likely = reaching_of_16(exps + first, limit);
         likely &= left < 16 ? (1u << left) - 1 : UINT32_MAX;
         for (; likely; likely &= likely - 1) {
-            const int32_t c = first + __builtin_ctz(likely);
+            const int32_t c = first + lowest_bit(likely);
             scores[added] = exps[c] * scale;
             labels[added] = c;
             added += scores[added] >= conf && net->allowed[c];

@@ -6,7 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
-#ifdef __SSE2__
+#if defined(__SSE2__) || defined(_M_X64)
+#define HAS_SSE2
 #include <emmintrin.h>
 #endif
 
@@ -19,8 +20,32 @@
 #define FOR_EACH_CPU
 #endif
 
-/* A function that is not inlined would be compiled for the oldest CPU only. */
+/* INLINE: a function that is not inlined would be compiled for the oldest CPU only.
+ * PREFETCH: asks for the memory at an address, without waiting. */
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
+#define INLINE static __forceinline
+#ifdef HAS_SSE2
+#define PREFETCH(address) _mm_prefetch((const char *)(address), _MM_HINT_T0)
+#else
+#define PREFETCH(address) __prefetch(address)
+#endif
+#else
 #define INLINE static inline __attribute__((always_inline))
+#define PREFETCH(address) __builtin_prefetch(address)
+#endif
+
+/* Index of the lowest bit that is set; one is. */
+INLINE int32_t lowest_bit(uint32_t bits)
+{
+#if defined(_MSC_VER) && !defined(__clang__)
+    unsigned long index;
+    _BitScanForward(&index, bits);
+    return (int32_t)index;
+#else
+    return __builtin_ctz(bits);
+#endif
+}
 
 INLINE bool box_finite(const float box[4])
 {
@@ -31,7 +56,7 @@ INLINE bool box_finite(const float box[4])
 INLINE uint32_t reaching_of_16(const float *x, float limit)
 {
     uint32_t bits = 0;
-#ifdef __SSE2__
+#ifdef HAS_SSE2
     for (int32_t k = 0; k < 16; k += 4) {
         const __m128 reached = _mm_cmpge_ps(_mm_loadu_ps(x + k), _mm_set1_ps(limit));
         bits |= (uint32_t)_mm_movemask_ps(reached) << k;
@@ -75,7 +100,7 @@ INLINE double exp_nonpositive(double x)
     x = x < -708.0 ? -708.0 : x;
     const double shifted = x * 1.4426950408889634 + to_integer;
     const double n = shifted - to_integer;
-    const double r = (x - n * 0x1.62e42feep-1) - n * 0x1.a39ef35793c76p-33;
+    const double r = (x - n * 6.93147180369123816490e-1) - n * 1.90821492927058770002e-10;
     double p = 1.0 / 39916800;
     p = p * r + 1.0 / 3628800;
     p = p * r + 1.0 / 362880;

@@ -24,7 +24,8 @@ def make_images(folder: Path, count: int = 24) -> Path:
     """Write pictures of red disks and yellow squares on noise, and their boxes as COCO json."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    images, annotations = [], []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for number in range(count):
         picture = rng.integers(60, 150, (240, 320, 3), np.uint8)
         for category in (1, 2):

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
-from rdlite.errors import ImageError, ModelError, OptionError, RdliteError, VideoError
+from rdlite.errors import (
+    ImageError,
+    ModelError,
+    OptionError,
+    RdliteError,
+    ResultFileError,
+    VideoError,
+)
 
 if TYPE_CHECKING:
     from rdlite.detector import Detector
+    from rdlite.resultfile import ResultFile, open_results
     from rdlite.results import Detections
 
     __version__: str
@@ -20,12 +29,24 @@ __all__ = [
     "ModelError",
     "OptionError",
     "RdliteError",
+    "ResultFile",
+    "ResultFileError",
     "VideoError",
     "__version__",
+    "open_results",
 ]
 
+# From 1.32 on, onnxruntime sends what it is used for to its maker, unless this is set before it is
+# loaded. Whoever wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 # Loaded at first use, so that `import rdlite` does not pay for NumPy.
-_LAZY = {"Detector": "rdlite.detector", "Detections": "rdlite.results"}
+_LAZY = {
+    "Detections": "rdlite.results",
+    "Detector": "rdlite.detector",
+    "ResultFile": "rdlite.resultfile",
+    "open_results": "rdlite.resultfile",
+}
 
 
 def __getattr__(name: str) -> Any:

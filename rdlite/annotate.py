@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from rdlite.results import Detection, Detections
 
+__all__ = ["draw"]
+
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 # Successive multiples of the golden ratio stay far apart on the colour circle.
 _GOLDEN = 0.618034

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from rdlite.detector import Detector
 from rdlite.options import check_count
 
+__all__ = ["BenchResult", "bench"]
+
 STAGES = ("preprocess", "inference", "postprocess", "whole")
 """What is timed: the parts of a call and `whole`, the entire call."""
 

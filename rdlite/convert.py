@@ -3,78 +3,212 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from pathlib import PurePath
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 from typing import Any
 
-from rdlite.errors import OptionError
-from rdlite.results import Detections
+from rdlite.errors import OptionError, ResultFileError
+from rdlite.resultfile import Record, ResultFile, open_results, read_record
 from rdlite.sinks import Sink, open_sink
-from rdlite.storage.journal import read_journal
+from rdlite.sinks.base import STDOUT
+from rdlite.storage.journal import describe_difference
+
+__all__ = ["Converted", "convert"]
+
+_OF_ONE_VIDEO = ("source", "source_size", "mtime_ns")
+
+
+@dataclass(slots=True)
+class Converted:
+    """What `convert` has written.
+
+    Attributes:
+        records: Images and frames.
+        objects: Objects in them.
+        faults: One sentence for each thing that was damaged or missing.
+        notes: One sentence for each other thing that a reader of the output has to know.
+    """
+
+    records: int = 0
+    objects: int = 0
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, other: Converted) -> None:
+        """Count what another call has written as well.
+
+        Args:
+            other: What that call returned.
+        """
+        self.records += other.records
+        self.objects += other.objects
+        self.faults += other.faults
+        self.notes += other.notes
 
 
 def convert(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     format: str,
     path: str | os.PathLike[str],
     *,
     overwrite: bool = False,
-) -> list[str]:
-    """Write what a file of JSON lines holds in another format.
+    images: str | os.PathLike[str] | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Converted:
+    """Write what files of JSON lines hold in another format.
 
-    The result is the same as if the detections had been written in that format at once.
+    The result is the same as if the detections had been written in that format at once. What is
+    damaged is left out, and told of.
 
     Args:
-        source: A file of JSON lines, as `JsonlSink` and `Journal` write it.
+        source: A file of JSON lines, or several, in one output. Those have to be of the same
+            classes, and their videos are told apart by their folders.
         format: One of `rdlite.sinks.FORMATS`.
         path: The file or folder to write, "-" for standard output.
         overwrite: Replace it if it exists.
-
-    Returns:
-        The sink's `warnings`.
+        images: A folder that images are to be named in: by their path from there. Frame 123 of
+            `clip.mp4` becomes the image `clip.mp4/000123` with whatever ending it has there. Those
+            that are not there are counted, and named as if they were.
+        progress: Called with the number of bytes read since the last call.
 
     Raises:
-        OptionError: The source is no such file or is damaged; or as `open_sink`.
+        ResultFileError: A source is no such file, has no whole line but damaged ones, or has
+            other classes than the first.
+        OptionError: As `open_sink`; or the output is a source.
         RdliteError: The output cannot be written.
     """
-    header, lines = read_journal(source)
-    with open_sink(format, path, header=header, overwrite=overwrite) as sink:
-        copy_lines(header, lines, sink)
-    return sink.warnings()
+    sources = [source] if isinstance(source, str | os.PathLike) else source
+    results = [open_results(one) for one in sources]
+    _check_output(path, results)
+    done = Converted(notes=_check_alike(results))
+    folder = None if images is None else _Folder(images)
+    with open_sink(format, path, header=_header(results), overwrite=overwrite) as sink:
+        for record in _records(results, done, progress):
+            _write(sink, record if folder is None else folder.rename(record))
+    done.faults += [] if folder is None else folder.warnings()
+    done.notes += sink.warnings()
+    return done
 
 
 def copy_lines(header: Mapping[str, Any], lines: Iterable[Mapping[str, Any]], sink: Sink) -> None:
     """Write lines of a file of JSON lines to a sink.
 
-    Frames without an `image` are those of the video that the header names as its `source`, and
-    their label files lie in a folder with the name of that file.
-
     Args:
         header: The header of the lines, with `names` and `category_ids`.
-        lines: See `rdlite.sinks.to_line`; other keys are left out.
+        lines: See `rdlite.resultfile.read_record`.
         sink: Where to write.
 
     Raises:
-        OptionError: The header has no class names, or a line holds no detections.
+        OptionError: A line holds no detections.
         RdliteError: The sink cannot write.
     """
-    if "names" not in header or "category_ids" not in header:
-        raise OptionError(
-            "the header has no names and category_ids; detect again with this version"
-        )
-    video = header.get("source")
     for line in lines:
-        found = Detections.from_dict(
-            line, names=header["names"], category_ids=header["category_ids"]
+        _write(sink, read_record(line, header))
+
+
+def _write(sink: Sink, record: Record) -> None:
+    where = record._asdict()
+    sink.write(where.pop("found"), **where)
+
+
+def _records(
+    results: list[ResultFile], done: Converted, progress: Callable[[int], object] | None
+) -> Iterator[Record]:
+    places = _video_places(results)
+    for one in results:
+        before, position = done.records, 0
+        for record in one:
+            done.records += 1
+            done.objects += len(record.found)
+            if progress is not None:
+                progress(one.position - position)
+                position = one.position
+            yield record._replace(place=places.get(one.path, record.place))
+        warnings = one.warnings()
+        if warnings and done.records == before:
+            raise ResultFileError(f"no line of {one.path} is whole: {warnings[0]}")
+        done.faults += warnings
+
+
+def _video_places(results: list[ResultFile]) -> dict[Path, str]:
+    """The path of each file's video from the folder that holds all of them."""
+    sources = {one.path: os.path.normpath(one.source) for one in results if one.source}
+    if len(sources) < 2:
+        return {}
+    try:
+        top = os.path.commonpath([os.path.dirname(source) for source in sources.values()])
+    except ValueError:  # some are absolute, some are not
+        return {}
+    return {path: os.path.relpath(source, top or ".") for path, source in sources.items()}
+
+
+def _header(results: list[ResultFile]) -> dict[str, Any]:
+    header = results[0].header
+    several = len(results) > 1
+    return {key: header[key] for key in header if not (several and key in _OF_ONE_VIDEO)}
+
+
+def _check_alike(results: list[ResultFile]) -> list[str]:
+    if not results:
+        raise OptionError("there is nothing to convert; give a file of JSON lines")
+    first = results[0]
+    notes = []
+    for one in results[1:]:
+        if (one.names, one.category_ids) != (first.names, first.category_ids):
+            raise ResultFileError(
+                f"{one.path} has other classes than {first.path}; give each an output of its own"
+            )
+        same = ("model_sha256", "options")
+        old, new = ({key: r.header.get(key) for key in same} for r in (first, one))
+        difference = describe_difference(old, new)
+        if difference:
+            notes.append(f"{one.path} was made otherwise than {first.path}: {difference}")
+    return notes
+
+
+def _check_output(path: str | os.PathLike[str], results: list[ResultFile]) -> None:
+    if path == STDOUT or not os.path.exists(path):
+        return
+    for one in results:
+        if os.path.samefile(path, one.path):
+            raise OptionError(f"{path} is what is to be read, and is not replaced; name another -o")
+
+
+class _Folder:
+    """Names images by where they are in a folder."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._folder = Path(folder)
+        if not self._folder.is_dir():
+            raise OptionError(f"{folder} is no folder; name the one that the images are in")
+        self._missing, self._first = 0, ""
+
+    def rename(self, record: Record) -> Record:
+        names = self._frame_names(record) if record.frame is not None else self._names(record)
+        name = next((one for one in names if (self._folder / one).is_file()), None)
+        if name is None:
+            name = names[0]
+            self._missing += 1
+            self._first = self._first or name
+        return record._replace(image=name, place=name, frame=None, pts=None, time=None)
+
+    def _names(self, record: Record) -> list[str]:
+        image = os.path.abspath(record.image or "without a name")
+        names = [record.place] if record.place else []
+        if PurePath(image).is_relative_to(os.path.abspath(self._folder)):
+            names.append(os.path.relpath(image, self._folder))
+        names.append(
+            record.image if record.image and image != record.image else PurePath(image).name
         )
-        image, place = line.get("image"), line.get("place")
-        if image is None and video is not None:
-            image, place = video, PurePath(video).name
-        sink.write(
-            found,
-            image=image,
-            place=place,
-            frame=line.get("frame"),
-            pts=line.get("pts"),
-            time=line.get("time"),
-        )
+        return [PurePath(name).as_posix() for name in names]
+
+    def _frame_names(self, record: Record) -> list[str]:
+        video = PurePath(record.place or record.image or "video")
+        stem = f"{record.frame:06d}"
+        return [f"{video.as_posix()}/{stem}{suffix}" for suffix in (".jpg", ".png", ".jpeg")]
+
+    def warnings(self) -> list[str]:
+        if not self._missing:
+            return []
+        return [f"{self._missing} images are not in {self._folder}; the first is {self._first}"]

@@ -16,7 +16,12 @@ def usable_cores() -> int:
 
     A container that may use one and a half cores has one: a second worker would mostly wait.
     """
-    return max(1, min(_schedulable(), *map(int, _quotas())))
+    return max(1, min(_schedulable(), int(quota())))
+
+
+def quota() -> float:
+    """Return how many cores' worth of time the container allows; a fraction is part of one."""
+    return min(_quotas())
 
 
 def _schedulable() -> int:

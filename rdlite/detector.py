@@ -114,18 +114,7 @@ class Detector:
         again = functools.partial(type(self), self._model, threads=self._threads, **self._choices)
         return _again, (again, self.model_sha256)
 
-    @overload
-    def __call__(
-        self,
-        image: ImageSource,
-        *,
-        color: str = "bgr",
-        conf: float | None = None,
-        iou: float | None = None,
-        nms: str | None = None,
-        max_det: int | None = None,
-        classes: Classes | None = None,
-    ) -> Detections: ...
+    # First, because where Pillow is not installed the other one takes a list for an image.
     @overload
     def __call__(
         self,
@@ -138,6 +127,18 @@ class Detector:
         max_det: int | None = None,
         classes: Classes | None = None,
     ) -> list[Detections]: ...
+    @overload
+    def __call__(
+        self,
+        image: ImageSource,
+        *,
+        color: str = "bgr",
+        conf: float | None = None,
+        iou: float | None = None,
+        nms: str | None = None,
+        max_det: int | None = None,
+        classes: Classes | None = None,
+    ) -> Detections: ...
     def __call__(
         self,
         image: Any,

@@ -26,6 +26,10 @@ class OptionError(RdliteError, ValueError):
     """An argument has a value that rdlite cannot use."""
 
 
+class ResultFileError(RdliteError, ValueError):
+    """A file is not one of detections that rdlite wrote, or a line of it is damaged."""
+
+
 class WorkerDied(RdliteError):
     """The process that worked on a task ended, for this task the second time."""
 

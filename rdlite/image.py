@@ -19,6 +19,8 @@ from rdlite.storage.regular import read_regular
 if TYPE_CHECKING:
     import PIL.Image
 
+__all__ = ["Bgr", "ImageSource", "load"]
+
 Pixels: TypeAlias = npt.NDArray[Any]
 """An array that should hold an image; `load` checks."""
 

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from rdlite.errors import ModelError
 
+__all__ = ["ModelSpec"]
+
 Floats: TypeAlias = npt.NDArray[np.float32]
 
 OUTPUTS: Final = ("arm_loc", "arm_conf", "odm_loc", "odm_conf")

@@ -15,7 +15,8 @@ try:
     from rdlite import _core
 except ImportError as error:
     raise ImportError(
-        "rdlite was imported from a source tree that has not been built; run: pip install -e ."
+        f"the kernels of rdlite have not been built, or not for this Python ({error}); in a source "
+        "tree run `pip install -e .`, elsewhere `rdlite check` says what helps"
     ) from error
 
 Candidates: TypeAlias = tuple[Floats, Floats, npt.NDArray[np.int32], int]

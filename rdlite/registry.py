@@ -18,6 +18,8 @@ from typing import Final
 
 from rdlite.errors import ModelError
 
+__all__ = ["Model", "Shipped", "find", "folders", "missing", "present"]
+
 DEFAULT: Final = "default"
 """Name of the model that is used where none is named."""
 

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     import pandas
     import supervision
 
+    from rdlite.image import ImageSource
+    from rdlite.notebook import Picture
+
+__all__ = ["Detection", "Detections"]
+
 # A thousandth of a pixel and a millionth of a score are finer than what onnxruntime repeats
 # from one CPU type to another, and half the text of an exact float32.
 _PIXEL_DIGITS = 3
@@ -108,7 +113,13 @@ class Detections:
         category_ids: Sequence[int] = (),
         image_size: tuple[int, int] = (0, 0),
     ) -> Detections:
-        """Return a value that holds no object."""
+        """Return a value that holds no object.
+
+        Args:
+            names: As the attribute, and so are the others.
+            category_ids: See `names`.
+            image_size: See `names`.
+        """
         return cls(
             xyxy=np.empty((0, 4), np.float32),
             confidence=np.empty(0, np.float32),
@@ -136,13 +147,16 @@ class Detections:
         """
         try:
             objects = line["detections"]
+            width, height = line["width"], line["height"]
+            if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
+                raise ValueError(f"size {width!r} x {height!r}")
             found = cls(
                 xyxy=np.array([one["xyxy"] for one in objects], np.float32).reshape(-1, 4),
                 confidence=np.array([one["confidence"] for one in objects], np.float32),
                 class_id=np.array([one["class_id"] for one in objects], np.int64),
                 names=tuple(names),
                 category_ids=tuple(category_ids),
-                image_size=(line["width"], line["height"]),
+                image_size=(width, height),
                 dropped_nonfinite=line.get("dropped_nonfinite", 0),
             )
             given = [one["class_name"] for one in objects]
@@ -202,6 +216,32 @@ class Detections:
         found = ", ".join(f"{count} {name}" for name, count in counts) or "nothing"
         width, height = self.image_size
         return f"<Detections {found} in {width}x{height}>"
+
+    def plot(self, image: ImageSource, *, color: str = "bgr") -> Picture:
+        """Return the picture with a box and a label for every object; a notebook shows it.
+
+        Detections do not keep the picture they were found in, so that a million of them fit
+        into memory.
+
+        Args:
+            image: That picture: a path, bytes, a uint8 array or a PIL image.
+            color: Channel order of an array, "bgr" or "rgb".
+
+        Raises:
+            ImageError: It cannot be read.
+            OptionError: It has another size than the picture they were found in.
+
+        Example:
+            >>> Detector()("street.jpg").plot("street.jpg").save("boxes.png")
+        """
+        from rdlite.notebook import plot
+
+        return plot(image, self, color=color)
+
+    def _repr_html_(self) -> str:
+        from rdlite.notebook import detections_html
+
+        return detections_html(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Rebuilding through the constructor keeps the arrays read-only in the other process.

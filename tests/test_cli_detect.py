@@ -237,7 +237,7 @@ def test_boxes_that_are_not_finite_are_counted(
     model = write_model(constant_model(**confidence, **boxes))
     assert cli("detect", photos / "a.png", "-o", "-", "--model", model) == 0
     assert "23 objects" in (printed := capsys.readouterr().err)
-    assert "dropped 1 boxes that were not finite" in printed
+    assert "dropped 1 box not finite" in printed
 
 
 def test_names_that_are_not_utf8(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rdlite.convert import convert
-from rdlite.errors import OptionError
+from rdlite.convert import Converted, convert
+from rdlite.errors import OptionError, ResultFileError
+from rdlite.resultfile import open_results
 from rdlite.results import Detections
 from rdlite.sinks import FORMATS, open_sink, to_line
 from rdlite.storage.journal import Journal, dump_line
-from tests.samples import detections, found, header
+from tests.samples import NAMES, SIZE, detections, found, header
 
 ALL = pytest.mark.parametrize("format", FORMATS)
 
@@ -87,8 +88,27 @@ def test_what_was_renamed_is_said(tmp_path: Path) -> None:
     with Journal(tmp_path / "a.jsonl", header()) as journal:
         for name in ("a.jpg", "a.png"):
             journal.append(to_line(found(), image=name))
-    (sentence,) = convert(tmp_path / "a.jsonl", "voc", tmp_path / "labels")
+    done = convert(tmp_path / "a.jsonl", "voc", tmp_path / "labels")
+    assert (done.records, done.objects, done.faults) == (2, 4, [])
+    (sentence,) = done.notes
     assert "a.png.xml" in sentence
+
+
+@ALL
+def test_what_is_damaged_costs_nothing_else(format: str, tmp_path: Path) -> None:
+    if format == "parquet":
+        pytest.importorskip("pyarrow")
+    line = dump_line(to_line(found(), image="a.jpg"))
+    (tmp_path / "whole.jsonl").write_text(dump_line(header()) + line)
+    (tmp_path / "cut.jsonl").write_text(dump_line(header()) + line + line[:50])
+    whole, cut = (
+        convert(tmp_path / f"{name}.jsonl", format, tmp_path / name) for name in ("whole", "cut")
+    )
+    assert content(tmp_path / "whole") == content(tmp_path / "cut")
+    assert (whole.records, whole.faults, cut.records) == (1, [], 1)
+    assert cut.faults == [
+        f"{tmp_path}/cut.jsonl: 1 damaged line was left out; the first is line 3: it is cut off"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -97,16 +117,15 @@ def test_what_was_renamed_is_said(tmp_path: Path) -> None:
         ("", "header line"),
         (dump_line({"schema": 2}), "schema 2"),
         (dump_line({"schema": 1, "options": {}}), "no names"),
-        (dump_line(header()) + '{"image": "a.j', "line 2 of .* torn or damaged"),
-        (dump_line(header()) + '{"image": "a.jpg"}\n', r"KeyError\('detections'\)"),
-        (dump_line(header()) + "[1]\n", "line 2 of .* torn or damaged"),
+        (dump_line(header()) + '{"image": "a.j', "no line of .* is whole: .*line 2: it is cut off"),
+        (dump_line(header()) + dump_line(header()), "line 2 of .* is a second header"),
     ],
 )
 def test_what_cannot_be_converted_is_named_and_leaves_nothing(
     text: str, message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "a.jsonl").write_text(text)
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises(ResultFileError, match=message):
         convert(tmp_path / "a.jsonl", "csv", tmp_path / "a.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
@@ -117,5 +136,110 @@ def test_an_existing_output_is_replaced_on_demand(tmp_path: Path) -> None:
     output.write_text("mine")
     with pytest.raises(OptionError, match="exists already"):
         convert(source, "coco", output)
-    assert convert(source, "coco", output, overwrite=True) == []
+    assert convert(source, "coco", output, overwrite=True) == Converted()
     assert json.loads(output.read_text())["images"] == []
+
+
+def test_a_source_is_never_replaced(tmp_path: Path) -> None:
+    source = tmp_path / "a.jsonl"
+    source.write_text(dump_line(header()) + '{"image": "a.j')
+    before = source.read_bytes()
+    with pytest.raises(OptionError, match="is what is to be read"):
+        convert(source, "jsonl", source, overwrite=True)
+    assert source.read_bytes() == before
+
+
+def video_results(folder: Path, **options: Any) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "clip.mp4").touch()
+    head = header(source=folder / "clip.mp4", **options)
+    with open_sink("jsonl", folder / "clip.jsonl", header=head) as sink:
+        for number in range(2):
+            sink.write(found(), frame=number, pts=number, time=number / 25)
+    return folder / "clip.jsonl"
+
+
+def test_several_files_become_one_and_their_videos_stay_apart(tmp_path: Path) -> None:
+    files = [video_results(tmp_path / "in" / name) for name in "ab"]
+    progress: list[int] = []
+    done = convert(files, "yolo", tmp_path / "labels", progress=progress.append)
+    assert (done.records, done.objects, done.faults, done.notes) == (4, 8, [], [])
+    assert sum(progress) == sum(file.stat().st_size for file in files)
+    names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("0*.txt"))
+    assert names == [f"labels/{v}/clip.mp4/00000{n}.txt" for v in "ab" for n in range(2)]
+    convert(files, "coco", tmp_path / "a.json")
+    coco = json.loads((tmp_path / "a.json").read_text())
+    assert [image["id"] for image in coco["images"]] == [1, 2, 3, 4]
+    assert coco["images"][2]["file_name"] == f"{tmp_path}/in/b/clip.mp4/000000"
+    convert(files, "jsonl", tmp_path / "all.jsonl")
+    joined = open_results(tmp_path / "all.jsonl")
+    assert [(r.image, r.frame) for r in joined] == [
+        (str(file.with_suffix(".mp4")), n) for file in files for n in range(2)
+    ]
+    assert (joined.source, joined.warnings()) == (None, [])
+
+
+def test_files_of_other_classes_are_not_joined_and_other_options_are_told(tmp_path: Path) -> None:
+    first = video_results(tmp_path / "a", options={"conf": 0.3})
+    other = video_results(tmp_path / "b", options={"conf": 0.5})
+    done = convert([first, other], "csv", tmp_path / "a.csv")
+    assert done.notes == [f"{other} was made otherwise than {first}: conf was 0.3, now 0.5"]
+    cats = video_results(tmp_path / "c", names=("cat", "dog"))
+    with pytest.raises(ResultFileError, match=f"{cats} has other classes than {first}"):
+        convert([first, cats], "csv", tmp_path / "b.csv")
+    assert not (tmp_path / "b.csv").exists()
+
+
+def test_images_are_named_as_they_lie_in_a_folder(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    (photos / "more").mkdir(parents=True)
+    for name in ("a.jpg", "more/b.jpg", "c.jpg"):
+        (photos / name).touch()
+    places: list[dict[str, Any]] = [
+        {"image": "elsewhere/a.jpg", "place": "a.jpg"},
+        {"image": str(photos / "more" / "b.jpg")},
+        {"image": "c.jpg"},
+        {"image": "d.jpg"},
+        {"image": "/other/e.jpg"},
+    ]
+    with Journal(tmp_path / "a.jsonl", header()) as journal:
+        for where in places:
+            journal.append(to_line(found(), **where))
+    done = convert(tmp_path / "a.jsonl", "coco", tmp_path / "a.json", images=photos)
+    coco = json.loads((tmp_path / "a.json").read_text())
+    names = [image["file_name"] for image in coco["images"]]
+    assert names == ["a.jpg", "more/b.jpg", "c.jpg", "d.jpg", "e.jpg"]
+    assert done.faults == [f"2 images are not in {photos}; the first is d.jpg"]
+    with pytest.raises(OptionError, match="is no folder"):
+        convert(tmp_path / "a.jsonl", "coco", tmp_path / "b.json", images=tmp_path / "gone")
+
+
+def test_frames_are_named_as_pictures_of_them(tmp_path: Path) -> None:
+    source = video_results(tmp_path / "in")
+    pictures = tmp_path / "frames" / "clip.mp4"
+    pictures.mkdir(parents=True)
+    for name in ("000000.jpg", "000001.png"):
+        (pictures / name).touch()
+    done = convert(source, "coco", tmp_path / "a.json", images=tmp_path / "frames")
+    coco = json.loads((tmp_path / "a.json").read_text())
+    names = [image["file_name"] for image in coco["images"]]
+    assert (names, done.faults) == (["clip.mp4/000000.jpg", "clip.mp4/000001.png"], [])
+
+
+def test_coco_has_what_fiftyone_imports(tmp_path: Path) -> None:
+    """FiftyOne's `COCODetectionDataset`: ids that refer, boxes, scores, and names of files."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").touch()
+    (tmp_path / "a.jsonl").write_text(
+        dump_line(header()) + dump_line(to_line(found(), image="photos/a.jpg", place="a.jpg"))
+    )
+    convert(tmp_path / "a.jsonl", "coco", tmp_path / "labels.json", images=photos)
+    coco = json.loads((tmp_path / "labels.json").read_text())
+    assert all((photos / image["file_name"]).is_file() for image in coco["images"])
+    images = {image["id"]: (image["width"], image["height"]) for image in coco["images"]}
+    assert images == {1: SIZE}
+    assert {one["id"]: one["name"] for one in coco["categories"]} == {1: NAMES[0], 10: NAMES[1]}
+    for one in coco["annotations"]:
+        assert one["image_id"] in images and one["category_id"] in (1, 10)
+        assert len(one["bbox"]) == 4 and 0 < one["score"] <= 1 and one["iscrowd"] == 0

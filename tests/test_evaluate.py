@@ -12,57 +12,12 @@ import pytest
 
 from rdlite.detector import Detector
 from rdlite.errors import OptionError
-from rdlite.evaluate import EvalResult, evaluate
+from rdlite.evaluate import evaluate
 from rdlite.evaluate.dataset import DataError
 from rdlite.results import Detections
+from tests.cocosets import NAMES, SCENES, Object, annotation, coco_eval, write_set
 
 pytest.importorskip("faster_coco_eval")
-
-# `tiny_model` of conftest.py sees cells of 16x16 pixels in 96x64 images.
-CELL = 16
-COLOURS = {1: (250, 20, 20), 2: (20, 250, 20), 3: (20, 20, 250)}
-NAMES = {1: "person", 2: "bicycle", 3: "car"}
-Object = tuple[int, int, int]
-"""Category id, column and row of a cell."""
-
-
-def picture(objects: list[Object]) -> np.ndarray:
-    image = np.full((64, 96, 3), 90, np.uint8)
-    for category, column, row in objects:
-        corner = slice(row * CELL, (row + 1) * CELL), slice(column * CELL, (column + 1) * CELL)
-        image[corner] = COLOURS[category]
-    return image
-
-
-def annotation(image: int, placed: Object, **extra: Any) -> dict[str, Any]:
-    category, column, row = placed
-    box = [column * CELL, row * CELL, CELL, CELL]
-    return {"image_id": image, "category_id": category, "bbox": box, **extra}
-
-
-def write_set(folder: Path, scenes: list[list[Object]], **changes: Any) -> Path:
-    """Writes a set whose image k (0.png, 1.png, ...) shows and annotates `scenes[k]`."""
-    for k, objects in enumerate(scenes):
-        cv2.imwrite(str(folder / f"{k}.png"), picture(objects))
-    value = {
-        "images": [
-            {"id": k, "file_name": f"{k}.png", "width": 96, "height": 64}
-            for k in range(len(scenes))
-        ],
-        "annotations": [annotation(k, one) for k, objects in enumerate(scenes) for one in objects],
-        "categories": [{"id": k, "name": name} for k, name in NAMES.items()],
-    }
-    path = folder / "set.json"
-    path.write_text(json.dumps(value | changes))
-    return path
-
-
-SCENES: list[list[Object]] = [
-    [(1, 1, 1), (3, 4, 2)],
-    [(2, 0, 0), (2, 4, 3)],
-    [],
-    [(1, 5, 0)],
-]
 
 
 @pytest.fixture
@@ -76,7 +31,9 @@ def test_perfect_detector_has_ap_one(detector: Detector, tmp_path: Path) -> None
     assert result.ar == pytest.approx(1)
     assert math.isnan(result.ap_medium) and math.isnan(result.ap_large)
     assert list(result.per_class) == ["person", "bicycle", "car"]
-    np.testing.assert_allclose(list(result.per_class.values()), 1)
+    for one, objects in zip(result.per_class.values(), (2, 2, 1), strict=True):
+        assert one[:3] == pytest.approx((1, 1, 1))
+        assert (one.objects, one.f1) == (objects, 1)
     assert (result.images, result.failed) == (4, ())
     assert result.precision50.shape == (3, 101)
     assert (result.precision50 == 1).all()
@@ -90,8 +47,8 @@ def test_missed_and_shifted_objects_lower_ap(detector: Detector, tmp_path: Path)
     ]
     result = evaluate(detector, write_set(tmp_path, SCENES[:1], annotations=annotations), tmp_path)
     half = 51 / 101  # precision 1 up to recall 0.5, at 101 recalls
-    assert result.per_class["person"] == pytest.approx((half, half))
-    assert result.per_class["car"] == pytest.approx((0.6, 1))  # right at IoU 0.50 ... 0.75
+    assert result.per_class["person"][:2] == pytest.approx((half, half))
+    assert result.per_class["car"][:2] == pytest.approx((0.6, 1))  # right at IoU 0.50 ... 0.75
     assert result.ap50 == pytest.approx((half + 1) / 2)
     assert result.ap75 == pytest.approx((half + 1) / 2)
 
@@ -137,7 +94,7 @@ def test_unreadable_image_is_reported_and_does_not_count(
     [(name, message)] = result.failed
     assert name == "1.png" and reason in message
     assert result.ap == pytest.approx(1)
-    assert "1 unreadable images, first 1.png" in result.summary()
+    assert "not counted: 1 of 4 images, first 1.png" in result.summary()
 
 
 def test_set_whose_images_are_all_unreadable_is_refused(detector: Detector, tmp_path: Path) -> None:
@@ -197,7 +154,7 @@ def test_category_ids_of_a_set_may_be_any(
     path = write_set(tmp_path, SCENES, annotations=UNEQUAL)
     result = evaluate(detector, path, tmp_path)
     half = 51 / 101
-    assert result.per_class == {
+    assert {name: one[:2] for name, one in result.per_class.items()} == {
         "person": pytest.approx((half, half)),
         "bicycle": pytest.approx((1, 1)),
         "car": pytest.approx((0.6, 1)),
@@ -268,10 +225,15 @@ def test_result_is_json_and_a_table(detector: Detector, tmp_path: Path) -> None:
     value = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert value["ap"] == pytest.approx(1)
     assert value["ap_large"] is None
-    assert value["per_class"]["car"] == pytest.approx({"ap": 1, "ap50": 1})
+    counts = {"objects": 1, "images": 1}
+    expected = {"ap": 1, "ap50": 1, "ap75": 1, "f1": 1, "conf": value["conf"], **counts}
+    assert value["per_class"]["car"] == pytest.approx(expected)
     lines = result.summary().splitlines()
-    assert lines[0].split() == ["class", "AP", "AP50"]
-    assert ["car", "100.0", "100.0"] in [line.split() for line in lines]
+    assert lines[0] == "COCO protocol: score ≥ 0.01, at most 100 boxes an image, nms gaussian"
+    assert lines[1].split()[:6] == ["class", "AP", "AP50", "AP75", "objects", "images"]
+    assert ["car", "100.0", "100.0", "100.0", "1", "1", "100.0"] in [
+        line.split()[:-1] for line in lines
+    ]
     assert "large -" in lines[-2]
     assert lines[-1] == "4 images: AP is uncertain"
 
@@ -287,7 +249,7 @@ def test_missing_evaluator_names_the_extra(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-    with pytest.raises(ImportError, match=r"rdlite\[eval\]"):
+    with pytest.raises(ImportError, match="pip install faster-coco-eval"):
         evaluate(detector, write_set(tmp_path, SCENES), tmp_path)
 
 
@@ -322,8 +284,7 @@ class NoisyDetector(Detector):
 
 
 def test_result_agrees_with_pycocotools(tiny_model: Path, tmp_path: Path) -> None:
-    coco_module = pytest.importorskip("pycocotools.coco")
-    eval_module = pytest.importorskip("pycocotools.cocoeval")
+    pytest.importorskip("pycocotools")
     rng = np.random.default_rng(0)
     scenes: list[list[Object]] = [
         [(int(rng.integers(1, 4)), int(c), int(rng.integers(0, 4))) for c in rng.permutation(6)[:4]]
@@ -337,23 +298,9 @@ def test_result_agrees_with_pycocotools(tiny_model: Path, tmp_path: Path) -> Non
         item |= {"id": k, "iscrowd": int(k % 9 == 0), "area": item["bbox"][2] * item["bbox"][3]}
     path.write_text(json.dumps(truth))
     detector = NoisyDetector(tiny_model, truth)
-
     ours = evaluate(detector, path, tmp_path)
-
-    reference = coco_module.COCO(str(path))
-    run = eval_module.COCOeval(reference, reference.loadRes(detector.found), "bbox")
-    run.evaluate()
-    run.accumulate()
-    run.summarize()
-    ap, ap50, ap75, small, medium, large = run.stats[:6]
-    assert 0.1 < ap < 0.9
-    assert numbers(ours) == pytest.approx(
-        [ap, ap50, ap75, small, medium, math.nan if large < 0 else large, run.stats[8]],
-        nan_ok=True,
-        abs=1e-9,
+    assert 0.1 < ours.ap < 0.9
+    stats = coco_eval(truth, detector.found).stats
+    assert [ours.ap, ours.ap50, ours.ap75, ours.ap_small, ours.ap_medium, ours.ar] == (
+        pytest.approx([*stats[:5], stats[8]], abs=1e-9)
     )
-
-
-def numbers(result: EvalResult) -> list[float]:
-    areas = [result.ap_small, result.ap_medium, result.ap_large]
-    return [result.ap, result.ap50, result.ap75, *areas, result.ar]

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.command import cli
 from tests.conftest import street_clip
 from tests.media import clip, frame_times
 
@@ -49,6 +50,20 @@ def test_annotate_video_keeps_every_frame(tmp_path: Path) -> None:
     printed = run("annotate_video.py", Path("street.mp4"), Path("out.mp4"), directory=tmp_path)
     assert printed.startswith("20 frames") and "'person'" in printed
     assert frame_times(tmp_path / "out.mp4") == frame_times(tmp_path / "street.mp4")
+
+
+@pytest.mark.usefixtures("default_model")
+def test_track_video_follows_objects_through_the_street(tmp_path: Path) -> None:
+    pytest.importorskip("trackers", reason="run `pip install trackers`")
+    with av.open(str(street_clip())) as container:
+        frames = itertools.islice(container.decode(video=0), 106, 130)
+        images = [frame.to_ndarray(format="bgr24") for frame in frames]
+    clip(tmp_path / "street.mp4", images, size=images[0].shape[1::-1])
+    assert cli("detect", tmp_path / "street.mp4", "-o", tmp_path, "--conf", 0.1, "--quiet") == 0
+    files = [Path(name) for name in ("street.mp4", "street.jsonl", "tracked.mp4")]
+    printed = run("track_video.py", *files, directory=tmp_path)
+    assert 1 <= int(printed.split()[0]) <= 15
+    assert len(frame_times(tmp_path / "tracked.mp4")) == 24
 
 
 @pytest.mark.usefixtures("default_model")

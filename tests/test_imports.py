@@ -18,29 +18,42 @@ PACKAGE = Path(rdlite.__file__).parent
 # its modules.
 LAYERS = (
     ("errors", "_core"),
-    ("storage.regular", "storage.lock", "storage.partial", "storage.outputs", "overlap", "cores"),
+    (
+        "storage.regular",
+        "storage.lock",
+        "storage.partial",
+        "storage.outputs",
+        "storage.jsonlines",
+        "overlap",
+        "cores",
+        "wording",
+    ),
     ("imageheader", "results", "modelfile", "registry", "cpu", "options", "storage.journal"),
     ("evaluate.dataset", "evaluate.cocofile", "evaluate.classnames"),
     ("session", "image", "postprocess"),
     ("detector", "__init__"),
     ("sinks",),
-    ("annotate", "convert"),
+    ("annotate", "convert", "resultfile", "notebook"),
     ("video.media", "video.reader", "video.plan", "video.audio", "video.writer", "video.join"),
     ("video",),
     ("workers",),
     ("batch",),
     ("evaluate", "bench"),
+    ("report",),
+    ("compare",),
     ("cli", "__main__"),
 )
 
 # `Detector.stream` and `Detector.annotate_video` forward to the pipeline, so that users meet one
 # class; the pipeline is imported when they are called.
-UPWARD = {("__init__", "results"), ("detector", "video")}
+UPWARD = {("__init__", "results"), ("__init__", "resultfile"), ("detector", "video")}
+# So do a `Detections`' pictures and tables, which most programs never ask for.
+UPWARD |= {("results", "notebook"), ("results", "image")}
 UPWARD |= {("detector", f"video.{module}") for module in ("pipeline", "reader", "summary")}
 
 # Costly to load (100 to 400 ms each), or not wanted at run time at all.
 LATE = {"cv2", "av", "onnxruntime", "torch", "pandas", "supervision", "faster_coco_eval", "tqdm"}
-LATE |= {"pyarrow", "ray"}
+LATE |= {"matplotlib", "pyarrow", "ray"}
 
 
 def layer(module: str) -> int:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdlite.errors import OptionError, RdliteError
+from rdlite.errors import OptionError, RdliteError, ResultFileError
 from rdlite.storage.journal import Journal, describe_difference, read_journal
 from tests.command import lines
 from tests.samples import header, small_disk
@@ -72,7 +72,7 @@ def test_everything_from_a_damaged_line_on_is_done_again(tmp_path: Path, damage:
     path = tmp_path / "a.jsonl"
     whole = written(path)
     path.write_bytes(whole + damage + b'{"image": "later"}\n')
-    with pytest.raises(OptionError, match=f"line 5 of {path} is torn or damaged"):
+    with pytest.raises(ResultFileError, match=f"line 5 of {path} is damaged: it is"):
         list(read_journal(path)[1])
     with Journal(path, header(), resume=True) as journal:
         assert journal.entries == 3
@@ -113,15 +113,15 @@ def test_other_settings_are_named_and_only_replaced_on_demand(
 def test_other_files_are_refused_and_kept(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "a"
     path.write_bytes(content)
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises(ResultFileError, match=message):
         read_journal(path)
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises(ResultFileError, match=message):
         Journal(path, header(), resume=True)
     assert path.read_bytes() == content
 
 
 def test_a_journal_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="gone cannot be read: No such file"):
+    with pytest.raises(ResultFileError, match="gone cannot be read: No such file"):
         read_journal(tmp_path / "gone")
     with pytest.raises(RdliteError, match="cannot be written: No such file"):
         Journal(tmp_path / "gone" / "a", header())

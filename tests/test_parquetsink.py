@@ -70,7 +70,7 @@ def test_row_groups_hold_every_row(
 ) -> None:
     from pyarrow import parquet
 
-    monkeypatch.setattr(parquet, "_ROW_GROUP", 5)
+    monkeypatch.setattr("rdlite.sinks.parquet._ROW_GROUP", 5)
     with ParquetSink(tmp_path / "a.parquet", header()) as sink:
         for number in range(images):
             sink.write(found(), image=f"{number}.jpg")
@@ -84,6 +84,6 @@ def test_without_pyarrow_the_command_that_installs_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(OptionError, match=r"pip install rdlite\[parquet\]"):
+    with pytest.raises(OptionError, match=r"pip install pyarrow"):
         ParquetSink(tmp_path / "a.parquet", header())
     assert list(tmp_path.iterdir()) == []

@@ -260,5 +260,5 @@ def test_ray_that_is_not_installed_is_named_with_the_command(
     detector: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(OptionError, match=r"needs Ray .*pip install rdlite\[ray\]"):
+    with pytest.raises(OptionError, match=r"needs Ray .*pip install ray"):
         make_pool(detector, engine="ray")

@@ -185,7 +185,7 @@ def test_damaged_packets_cost_only_their_own_frames(tmp_path: Path) -> None:
     assert reader.bad_packets > 0
     assert 80 <= len(frames) < 100
     assert number(frames[-1].image) == 99
-    assert f"{reader.bad_packets} damaged packets" in reader.warnings()[0]
+    assert f"{reader.bad_packets} damaged packet" in reader.warnings()[0]
 
 
 def test_too_many_damaged_packets_in_a_row_are_an_error(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def _training(provenance: Mapping[str, Any]) -> list[str]:
 
 
 def _classes(name: str, result: EvalResult) -> list[str]:
-    rows = [(c, _percent(ap), _percent(ap50)) for c, (ap, ap50) in result.per_class.items()]
+    rows = [(c, _percent(one.ap), _percent(one.ap50)) for c, one in result.per_class.items()]
     return [f"## {name}, by class", "", *table(("class", "AP", "AP50"), rows), ""]
 
 

@@ -69,7 +69,11 @@ class CocoSet:
 
 
 def load_coco(
-    path: str | Path, images: str | Path | None = None, *, default_split: str = "train"
+    path: str | Path,
+    images: str | Path | None = None,
+    *,
+    default_split: str = "train",
+    min_score: float | None = None,
 ) -> CocoSet:
     """Read annotations for training, in any format that `train.formats` reads.
 
@@ -80,6 +84,8 @@ def load_coco(
         path: COCO json, VOC or YOLO annotations.
         images: Folder of the images; COCO does not need it.
         default_split: As for `train.formats.read_annotations`.
+        min_score: From which score on a box that carries one is an object, and below which an
+            ignore region; None leaves it to "iscrowd" and "ignore".
 
     Raises:
         DataError: As `train.formats.read_annotations`, or no box is left to learn from.
@@ -94,7 +100,7 @@ def load_coco(
     for image in content["images"]:
         size = (int(image["width"]), int(image["height"]))
         annotated = by_image[image["id"]]
-        targets, masks = _targets(annotated, size, label_of)
+        targets, masks = _targets(annotated, size, label_of, min_score)
         entries.append(CocoImage(image["file_name"], size, targets))
         for places, mask in zip(faulty, masks, strict=True):
             places += [_place(image["file_name"], annotated[k]) for k in np.flatnonzero(mask)]
@@ -118,13 +124,22 @@ def load_coco(
     )
 
 
+def _is_region(annotation: dict[str, Any], min_score: float | None) -> bool:
+    if min_score is None or "score" not in annotation:
+        return is_ignored(annotation)
+    return bool(annotation["score"] < min_score)
+
+
 def _place(file_name: str, annotation: dict[str, Any]) -> str:
     """Where a user finds an annotation."""
     return str(annotation.get("source") or f"{file_name}, annotation {annotation.get('id', '?')}")
 
 
 def _targets(
-    annotations: list[dict[str, Any]], size: tuple[int, int], label_of: dict[Any, int]
+    annotations: list[dict[str, Any]],
+    size: tuple[int, int],
+    label_of: dict[Any, int],
+    min_score: float | None,
 ) -> tuple[Targets, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Return the targets, and which boxes were empty, outside and clipped, bool (n,) each."""
     stated = np.array([a["bbox"] for a in annotations], np.float32).reshape(-1, 4)
@@ -134,7 +149,7 @@ def _targets(
     targets = Targets(
         boxes,
         np.array([label_of[a["category_id"]] for a in annotations], np.int64),
-        np.array([is_ignored(a) for a in annotations], bool),
+        np.array([_is_region(a, min_score) for a in annotations], bool),
         np.array([a.get("score", 1.0) for a in annotations], np.float32),
     )
     kept = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)

@@ -160,6 +160,15 @@ class TrainConfig(RunConfig):
     """Measure AP with Gaussian soft-NMS in place of hard NMS."""
     score_weights: bool = False
     """Weight every box by its `score`, where the annotations carry one."""
+    min_score: float | None = None
+    """Boxes that carry a `score` are objects from this one on and ignore regions below it, whatever
+    their "iscrowd" says; None leaves it to that. Goes with `score_weights`."""
+    repeat: float = 0.0
+    """Images of a class that is in less than this share of them are shown more often, by the square
+    root of what it lacks (repeat factor sampling, arXiv 1908.03195 §4.1); 0 shows all alike."""
+    zoom_out: float = 4.0
+    """How many times as wide as the image its canvas may become when it is made smaller, as half of
+    all samples are; SSD's 4 is for long schedules, 1 leaves it out."""
 
     mimic: str | None = None
     """ONNX detector whose features the ODM is drawn towards; see `train.mimic`."""
@@ -196,6 +205,8 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.require(("min_score", "repeat"), lambda v: 0 <= v <= 1, "from 0 to 1")
+        self.require(("zoom_out",), lambda v: v >= 1, "1 or more")
         self.anchor_shapes()
         self._check_head()
         if self.resolution != "auto":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypedDict
 
@@ -45,6 +45,7 @@ class DetectionDataset:
         seed: Seed of the augmentation.
         config: The augmentation; None only resizes.
         holdout: Share of the images that is left out; see `train.validation.held_out`.
+        repeat: See `repeat_factors`; 0 shows every image once an epoch.
 
     Attributes:
         held_out: File names of the images that are left out for validation.
@@ -58,6 +59,7 @@ class DetectionDataset:
         seed: int = 0,
         config: AugmentConfig | None = None,
         holdout: float = 0.0,
+        repeat: float = 0.0,
     ) -> None:
         if len(cache) != len(coco.images):
             raise DataError(
@@ -74,9 +76,15 @@ class DetectionDataset:
         self._indices = np.array(
             [i for i in readable if coco.images[i].file_name not in self.held_out], np.int64
         )
+        self._samples = self._indices
+        if repeat:
+            times = repeat_factors(self.images, repeat)
+            # A factor of 2.3 is 2 or 3, drawn once: an epoch keeps its length.
+            whole = np.floor(times + np.random.default_rng(seed).random(len(times)))
+            self._samples = np.repeat(self._indices, whole.astype(np.int64))
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self._samples)
 
     @property
     def images(self) -> list[CocoImage]:
@@ -96,7 +104,7 @@ class DetectionDataset:
         objects = sum(int((~target.ignore).sum()) for target in targets)
         regions = sum(int(target.ignore.sum()) for target in targets)
         text = (
-            f"{self.coco.path.name}: {len(self)} images, {objects} objects, {regions} ignore "
+            f"{self.coco.path.name}: {len(targets)} images, {objects} objects, {regions} ignore "
             f"regions, {len(self.coco.names)} classes"
         )
         counts = {
@@ -106,12 +114,14 @@ class DetectionDataset:
         } | {reason: len(names) for reason, names in self.coco.left_out.items()}
         left_out = [f"{count} {reason}" for reason, count in counts.items() if count]
         text += f"; left out: {', '.join(left_out)}" if left_out else ""
+        more = len(self) - len(targets)
+        text += f"; {more} more samples an epoch of images with rare classes" if more else ""
         notes = [f"{what}: {', '.join(where)}" for what, where in self.coco.notes.items()]
         return "; ".join([text, *notes])
 
     def sample(self, index: int, *, epoch: int, resolution: int) -> tuple[np.ndarray, Targets]:
         """Make one sample: uint8 (R, R, 3) BGR, and targets with boxes in [0, 1]."""
-        position = int(self._indices[index])
+        position = int(self._samples[index])
         image = self.cache[position]
         entry = self.coco.images[position]
         scale = np.array([*image.shape[1::-1]] * 2, np.float32) / np.array([*entry.size] * 2)
@@ -124,6 +134,25 @@ class DetectionDataset:
         return augment(image, targets, resolution=resolution, rng=rng, config=self.config)
 
 
+def repeat_factors(images: Sequence[CocoImage], share: float) -> np.ndarray:
+    """How often an epoch should show each image, so that rare classes are seen more.
+
+    Repeat factor sampling (LVIS, arXiv 1908.03195 §4.1): a class that is in a share f of the images
+    has the factor max(1, sqrt(share / f)), an image the largest of the factors of its classes.
+
+    Args:
+        images: The annotated images; ignore regions do not count.
+        share: Share of the images that a class must be in not to be repeated.
+
+    Returns:
+        float64 (n,), 1 or more.
+    """
+    classes = [np.unique(i.targets.labels[~i.targets.ignore]) for i in images]
+    count = np.bincount(np.concatenate([np.zeros(0, np.int64), *classes]))
+    factors = np.sqrt(share * len(images) / np.maximum(count, 1)).clip(min=1)
+    return np.array([factors[present].max(initial=1.0) for present in classes])
+
+
 def open_dataset(
     annotations: str | Path,
     images: str | Path,
@@ -133,6 +162,8 @@ def open_dataset(
     seed: int = 0,
     config: AugmentConfig | None = None,
     holdout: float = 0.0,
+    repeat: float = 0.0,
+    min_score: float | None = None,
     progress: bool = True,
 ) -> DetectionDataset:
     """Open a COCO set for training, decoding its images into `cache` the first time.
@@ -145,12 +176,14 @@ def open_dataset(
         seed: Seed of the augmentation.
         config: The augmentation; None only resizes.
         holdout: Share of the images that is left out; see `train.validation.held_out`.
+        repeat: As for `DetectionDataset`.
+        min_score: As for `load_coco`.
         progress: Whether to show a progress bar while decoding.
 
     Raises:
         DataError: As `load_coco` and `train.cache.open_cache`.
     """
-    coco = load_coco(annotations, images)
+    coco = load_coco(annotations, images, min_score=min_score)
     entries = [(image.file_name, image.size) for image in coco.images]
     decoded = open_cache(
         coco.path,
@@ -160,7 +193,7 @@ def open_dataset(
         max_side=max_side,
         progress=progress,
     )
-    return DetectionDataset(coco, decoded, seed=seed, config=config, holdout=holdout)
+    return DetectionDataset(coco, decoded, seed=seed, config=config, holdout=holdout, repeat=repeat)
 
 
 class Batch(TypedDict):

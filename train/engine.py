@@ -47,8 +47,10 @@ class Trainer(Run):
             told.images,
             cache=told.cache,
             seed=told.seed,
-            config=AugmentConfig(),
+            config=AugmentConfig(expand_max=told.zoom_out),
             holdout=holdout_share(told),
+            repeat=told.repeat,
+            min_score=told.min_score,
         )
         self.say(self.dataset.summary())
         for name, reason in self.dataset.cache.failed.items():

@@ -1,4 +1,4 @@
-"""Pictures of a run: training curves and precision against recall."""
+"""Pictures of a run: its training curves."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-
-from rdlite.evaluate import EvalResult
 
 OTHER_COLUMNS = ("step", "loss", "lr", "resolution", "img_s", "loader_wait")
 """Of a logged row; the others are loss terms."""
@@ -97,32 +93,3 @@ def _smooth(values: Sequence[float], decay: float = 0.9) -> list[float]:
     for value in values:
         smoothed.append(value if not smoothed else decay * smoothed[-1] + (1 - decay) * value)
     return smoothed
-
-
-def plot_precision_recall(results: Mapping[str, EvalResult], path: Path) -> None:
-    """Draw precision against recall at IoU 0.5, the mean over classes, one line a set.
-
-    Args:
-        results: Evaluations by the name of the set.
-        path: PNG to write.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
-    for name, result in results.items():
-        mean = np.nanmean(result.precision50, axis=0)
-        axes.plot(np.linspace(0, 1, len(mean)), mean, label=f"{name}: AP50 {100 * result.ap50:.1f}")
-    axes.set(
-        xlabel="recall",
-        ylabel="precision",
-        title="IoU 0.5, mean over classes",
-        xlim=(0, 1),
-        ylim=(0, 1),
-    )
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -17,6 +17,7 @@ from rdlite import Detector
 from rdlite.errors import OptionError
 from rdlite.evaluate import EvalResult, evaluate
 from rdlite.evaluate.cocofile import read_coco
+from rdlite.evaluate.draw import draw_precision_recall
 from rdlite.registry import DEFAULT
 from rdlite.session import Session
 from train.anchors import DEFAULT_SHAPES, AnchorShapes
@@ -27,7 +28,7 @@ from train.engine import build_model
 from train.export import RESOLUTION, export_onnx, set_provenance
 from train.heads import SSD, RefineDet
 from train.model import RefineDetLite
-from train.plots import plot_curves, plot_precision_recall
+from train.plots import plot_curves
 from train.sets import EvalSet, Sets, open_sets
 from train.weights import architecture_of, load_weights, read_weights, source_path
 
@@ -201,7 +202,7 @@ def evaluate_sets(
         Path(out).mkdir(parents=True, exist_ok=True)
         content = {name: result.to_dict() for name, result in results.items()}
         Path(out, "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-        plot_precision_recall(results, Path(out, "precision-recall.png"))
+        draw_precision_recall(results, Path(out, "precision-recall.png"))
     return results
 
 

@@ -116,7 +116,10 @@ class Peer:
     Attributes:
         names: Its classes.
         category_ids: COCO's number of each.
+        options: Of calls that give none: there are no such calls.
     """
+
+    options: Mapping[str, Any] = {}
 
     def __init__(self, path: Path) -> None:
         spec = Session().spec  # COCO's classes, whose order all of them share

@@ -150,8 +150,14 @@ def _finish(loaded: _Loaded, found: Detections | None, folder: Path | None) -> I
         return ImageResult(image.number, None, str(error))
     except OSError as error:
         text = f"{image.copy} cannot be written: {error.strerror}"
-        return ImageResult(image.number, None, text, stop=error.errno not in _OF_ONE_NAME)
+        return ImageResult(image.number, None, text, stop=not _is_of_one_name(error, folder))
     return ImageResult(image.number, loaded.source | found.to_dict() | more)
+
+
+def _is_of_one_name(error: OSError, folder: Path | None) -> bool:
+    # Windows says of a path with more than 260 characters that there is no such file.
+    missing = error.errno == errno.ENOENT and folder is not None and folder.is_dir()
+    return missing or error.errno in _OF_ONE_NAME
 
 
 def _write_copy(path: Path, picture: Bgr, folder: Path | None) -> int:

@@ -13,6 +13,7 @@ from rdlite.batch.images import source_identity
 from rdlite.errors import OutputError, RdliteError
 from rdlite.storage.journal import Journal
 from rdlite.storage.outputs import Input
+from rdlite.wording import count
 
 
 class Record:
@@ -117,12 +118,15 @@ class Record:
 
     def notes(self) -> list[str]:
         """Return a sentence on each thing in the journal that was not as expected."""
+        changed = count(self.changed, "input has", "inputs have")
+        others = count(self._others, "entry of the record is", "entries of the record are")
+        dropped = count(self._journal.dropped, "damaged entry", "damaged entries")
         texts = {
-            "inputs have changed since an earlier run, and were done anew": self.changed,
-            "entries of the record are about no input of this run, and were left out": self._others,
-            "damaged entries at the end of the record were dropped": self._journal.dropped,
+            f"{changed} changed since an earlier run: done anew": self.changed,
+            f"{others} about no input of this run: left out": self._others,
+            f"{dropped} at the end of the record: dropped": self._journal.dropped,
         }
-        return [f"{number} {text}" for text, number in texts.items() if number]
+        return [text for text, applies in texts.items() if applies]
 
     def _key(self, number: int) -> list[str]:
         one = self._inputs[number]

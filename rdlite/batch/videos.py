@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdlite.errors import OptionError, OutputError, RdliteError, VideoError
-from rdlite.storage.journal import describe_difference, read_journal
+from rdlite.errors import OutputError, RdliteError, ResultFileError, VideoError
+from rdlite.storage.journal import describe_difference
+from rdlite.storage.jsonlines import read_header
 from rdlite.storage.lock import Lock
 from rdlite.video.job import OpenJob, VideoJob, clean, job_header, lock_path, open_job
 from rdlite.video.parts import make_parts
@@ -153,8 +154,8 @@ def is_done(job: VideoJob, detector: Detector) -> bool:
     if not all(path.exists() for path in job.outputs):
         return False
     try:
-        header, _ = read_journal(job.results)
-    except OptionError:
+        header = read_header(job.results)
+    except ResultFileError:
         return False
     difference = describe_difference(header, job_header(job, detector))
     if difference and not job.overwrite:

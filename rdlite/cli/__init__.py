@@ -7,11 +7,19 @@ Ctrl-C or SIGTERM).
 from __future__ import annotations
 
 import importlib
-import io
 import sys
 from collections.abc import Sequence
 
-from rdlite.cli.exits import FAILED, INTERRUPTED, OK, interruptible, silence
+from rdlite.cli.exits import (
+    FAILED,
+    INTERRUPTED,
+    OK,
+    drop_unwritable,
+    interruptible,
+    nobody_reads,
+    prepare_streams,
+    silence,
+)
 from rdlite.cli.parser import make_parser
 from rdlite.errors import RdliteError
 
@@ -26,28 +34,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code.
+
+    Raises:
+        SystemExit: The help or the version was asked for, or the arguments cannot be used; its
+            code is the exit code.
     """
-    options = vars(make_parser().parse_args(argv))
-    module, name = options.pop("run").split(":")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
+    if not prepare_streams():
+        return FAILED
     try:
         with interruptible():
-            # The libraries that a command needs are loaded only now: `--help` answers at once.
-            code: int = getattr(importlib.import_module(f"rdlite.cli.{module}"), name)(**options)
+            code = _run(argv)
             sys.stdout.flush()
             return code
     except KeyboardInterrupt:
         print("rdlite: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read the detections has seen enough
-        silence(sys.stdout)
-        return OK
     except (RdliteError, ImportError) as error:
         print(f"rdlite: error: {error}", file=sys.stderr)
     except OSError as error:
+        if nobody_reads(error):  # whoever read the detections has seen enough
+            silence(sys.stdout)
+            return OK
         print(
             f"rdlite: error: {error.filename or 'output'}: {error.strerror or error}",
             file=sys.stderr,
         )
+    drop_unwritable()
     return FAILED
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    options = vars(make_parser().parse_args(argv))
+    module, name = options.pop("run").split(":")
+    # The libraries that a command needs are loaded only now: `--help` answers at once.
+    code: int = getattr(importlib.import_module(f"rdlite.cli.{module}"), name)(**options)
+    return code

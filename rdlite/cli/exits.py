@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from typing import Final, NoReturn, TextIO
 
@@ -12,6 +15,34 @@ OK: Final = 0
 FAILED: Final = 1
 SOME_FAILED: Final = 3
 INTERRUPTED: Final = 130
+
+
+def prepare_streams() -> bool:
+    """Make standard output and error fit to be written to; False if that cannot be done."""
+    if sys.stderr is None:  # closed; what is printed to None would go to standard output
+        sys.stderr = open(os.devnull, "w")
+    if sys.stdout is None:  # the next file to be opened would get what libraries print
+        print("rdlite: error: standard output is closed; send it to a file", file=sys.stderr)
+        return False
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
+    return True
+
+
+def nobody_reads(error: OSError) -> bool:
+    """Whether an error says that the reader of a pipe has gone."""
+    if isinstance(error, BrokenPipeError):
+        return True
+    # what Windows says of such a pipe
+    return sys.platform == "win32" and error.errno == errno.EINVAL and error.filename is None
+
+
+def drop_unwritable() -> None:
+    """Forget what standard output could not take; Python would try again, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        silence(sys.stdout)
 
 
 def silence(stream: TextIO) -> None:

@@ -6,6 +6,7 @@ import functools
 import glob
 import itertools
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from rdlite.storage.outputs import Input
+from rdlite.wording import count
 
 IMAGES: Final = {
     **dict.fromkeys((".bmp", ".gif", ".tif", ".tiff"), ".png"),
@@ -46,8 +48,7 @@ class Found:
         """Return a sentence on what was passed over, empty if there was nothing."""
         kinds = ", ".join(f"{n} {suffix or 'without one'}" for suffix, n in self.skipped.items())
         total = self.skipped.total()
-        files = "file" if total == 1 else "files"
-        notes = [f"{total} {files} passed over for their endings: {kinds}"] if total else []
+        notes = [f"{count(total, 'file')} passed over for their endings: {kinds}"] if total else []
         if self.links:
             links = ", ".join(self.links)
             notes.append(f"linked folders not entered: {links}; name them to have them")
@@ -145,9 +146,11 @@ def _places(files: Iterator[str], root: Path, outside: Path) -> dict[str, str]:
     """Return files with their paths from `root`, without those of an output folder below it."""
     above = len(_prefix(root))
     places = {path: path[above:] for path in files}
-    skipped = os.path.relpath(os.path.realpath(outside), os.path.realpath(root))
-    if skipped == os.curdir:  # the files lie in the output folder itself; they are what was named
+    top, output = Path(os.path.realpath(root)), Path(os.path.realpath(outside))
+    # In the output folder itself lie the files that were named; what is elsewhere is in no way.
+    if output == top or not output.is_relative_to(top):
         return places
+    skipped = str(output.relative_to(top))
     below = skipped + os.sep
     return {p: at for p, at in places.items() if at != skipped and not at.startswith(below)}
 
@@ -174,7 +177,11 @@ def _own_places(matches: list[str], found: Found) -> Iterator[str]:
 
 
 class _Names:
-    """Gives every output a name of its own."""
+    """Gives every output a name of its own, also where case or Unicode form make no difference.
+
+    Windows and macOS would take Clip.jpg and clip.jpg for one file; names are the same everywhere,
+    so that results can be copied there.
+    """
 
     def __init__(self, reserved: Iterable[str]) -> None:
         self._reserved = frozenset(reserved)
@@ -184,12 +191,18 @@ class _Names:
     def free(self, place: str, ending: str) -> str:
         """Return the place with another ending, numbered where another output has it: x-2.jpg."""
         top, *rest = place.split(os.sep)
-        if rest and top in self._reserved:  # a folder with the name of a file of results
+        if rest and _alike(top) in self._reserved:  # a folder with the name of a file of results
             place = os.sep.join([f"{top}-2", *rest])
         stem = os.path.splitext(place)[0]
         wanted = output = stem + ending
-        while output in self._taken:
-            self._numbers[wanted] = number = self._numbers.get(wanted, 1) + 1
+        while _alike(output) in self._taken:
+            key = _alike(wanted)
+            self._numbers[key] = number = self._numbers.get(key, 1) + 1
             output = f"{stem}-{number}{ending}"
-        self._taken.add(output)
+        self._taken.add(_alike(output))
         return output
+
+
+def _alike(name: str) -> str:
+    """Return what is equal of two names that some file system takes for one."""
+    return unicodedata.normalize("NFC", name).casefold()

@@ -11,11 +11,14 @@ from rdlite.cli.exits import OK, SOME_FAILED
 from rdlite.cpu import int8_instructions
 from rdlite.errors import ModelError
 from rdlite.registry import Model
-from rdlite.session import Session
 
 
-def models(*, json: bool) -> int:
+def models(*, json: bool, names: bool) -> int:
     """List the models that can be opened by name; see `rdlite models --help`."""
+    if names:
+        for model in registry.present():
+            print("\n".join([model.name, *model.aliases]))
+        return OK
     fast = int8_instructions()
     rows = [_describe(model, fast) for model in registry.present()]
     hidden, missing = registry.hidden(), registry.missing()
@@ -50,6 +53,8 @@ def recommendation() -> str:
 
 
 def _describe(model: Model, fast: tuple[str, ...]) -> dict[str, Any]:
+    from rdlite.session import Session  # NumPy: the names alone are wanted at every TAB
+
     row: dict[str, Any] = {
         "name": model.name,
         "aliases": list(model.aliases),
@@ -63,7 +68,8 @@ def _describe(model: Model, fast: tuple[str, ...]) -> dict[str, Any]:
             "bytes": model.path.stat().st_size,
             "input": list(spec.input_size),
             "arithmetic": spec.arithmetic,
-            "recommended": (spec.arithmetic == "int8") == bool(fast),
+            # of a file of the user's own nobody knows how well it does
+            "recommended": bool(model.shipped) and (spec.arithmetic == "int8") == bool(fast),
         }
     except ModelError as error:
         row["error"] = str(error)

@@ -3,41 +3,109 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from rdlite.cli.exits import FAILED
 
 MODEL: Final = "name (see rdlite models) or .onnx file (default: the embedded model)"
-FORMATS: Final = ("jsonl", "coco", "csv", "yolo", "voc", "parquet")
+EXITS: Final = """\
+exit codes:
+  0 all good, 1 wrong usage or nothing done, 3 some of it failed, 130 interrupted"""
+SHELLS: Final = ("bash", "zsh", "fish", "tcsh", "powershell")
+FORMATS: Final = ("jsonl", "coco", "csv", "yolo", "voc", "parquet", "labelstudio")
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Shows how a command is used in one line; its options are listed below it anyway."""
+
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any = None) -> None:
+        """Leave options out of the usage."""
+        self._prog += " [options]"
+        must = [action for action in actions if action.required or not action.option_strings]
+        super().add_usage(usage, must, (), prefix)
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that takes no abbreviations and ends with our exit code."""
+    """A parser that takes no abbreviations, knows what was meant, and ends with our exit code."""
 
     def __init__(self, **options: Any) -> None:
         # An abbreviation would change its meaning when an option is added.
         super().__init__(allow_abbrev=False, **options)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what is not known here, where the usage and the options of the command are."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = [name for name in self._option_string_actions if name.startswith("--")]
+            hints = (hint(word.partition("=")[0], options) for word in unknown)
+            self.error(
+                f"unrecognized arguments: {' '.join(unknown)}{next(filter(None, hints), '')}"
+            )
+        return namespace, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        # The one place where argparse can be told what to say of a wrong choice.
+        if action.choices is None or value in action.choices:
+            return
+        if isinstance(action, argparse._SubParsersAction):
+            self.error(
+                f"there is no command {value!r}{_meant(value) or hint(value, action.choices)}"
+            )
+        wanted = ", ".join(map(str, action.choices))
+        text = f"must be one of {wanted}, got {value!r}{hint(value, action.choices)}"
+        raise argparse.ArgumentError(action, text)
+
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong, and how the command is used."""
-        self.print_usage(sys.stderr)
-        self.exit(FAILED, f"rdlite: error: {message}\n")
+        """Say what is wrong, and where it says how the command is used."""
+        self.exit(FAILED, f"rdlite: error: {message}; see {self.prog} --help\n")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End, with an error that can still be told if the help could not be written."""
+        sys.stdout.flush()
+        super().exit(status, message)
 
 
 def add_command(
-    commands: Any, name: str, run: str, text: str, epilog: str | None = None
+    commands: Any, name: str, run: str, text: str, examples: str
 ) -> argparse.ArgumentParser:
-    """Add a command; `run` is the function that does it, "module:function" below `rdlite.cli`."""
+    """Add a command.
+
+    Args:
+        commands: What `add_subparsers` returned.
+        name: The command; `rdlite.cli.parser.GROUPS` says where `rdlite --help` lists it.
+        run: The function that does it, "module:function" below `rdlite.cli`.
+        text: What it does, in one line.
+        examples: Two to four commands that work as they stand, a line each.
+    """
     command: argparse.ArgumentParser = commands.add_parser(
         name,
         help=text,
         description=text,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"examples:\n{textwrap.indent(textwrap.dedent(examples).strip(), '  ')}\n\n{EXITS}",
+        formatter_class=Formatter,
     )
     command.set_defaults(run=run)
     return command
+
+
+def hint(word: str, known: Iterable[str]) -> str:
+    """Return " (did you mean ...?)" where a word is like one that is known, otherwise nothing."""
+    near = difflib.get_close_matches(word.lower(), known, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _meant(word: str) -> str:
+    """Return the command that a file in its place calls for, nothing if it is no file."""
+    path = Path(word)
+    if not path.suffix and not path.exists():
+        return ""
+    command = "report" if path.suffix == ".jsonl" else "detect"
+    return f" (did you mean rdlite {command} {word}?)"
 
 
 def add_detection(
@@ -45,19 +113,26 @@ def add_detection(
     *,
     conf: float = 0.25,
     classes: bool = True,
+    model: bool = True,
     many_models: bool = False,
 ) -> None:
-    """Add the options of a detector, of several models if `many_models`."""
+    """Add the options of a detector: with `--model`, for several models if `many_models`."""
     group = command.add_argument_group("detection")
     many: dict[str, Any] = {"nargs": "+", "action": "extend"} if many_models else {}
-    group.add_argument("--model", **many, help=MODEL)
+    if model:
+        group.add_argument("--model", **many, help=MODEL)
     group.add_argument(
-        "--conf", type=float, default=conf, help="lowest score kept, 0 to 1 (default: %(default)s)"
+        "--conf",
+        type=float,
+        default=conf,
+        metavar="SCORE",
+        help="lowest score kept, 0 to 1 (default: %(default)s)",
     )
     group.add_argument(
         "--iou",
         type=float,
         default=0.5,
+        metavar="IOU",
         help="overlap from which --nms hard and linear act (default: %(default)s)",
     )
     group.add_argument(
@@ -77,7 +152,8 @@ def add_detection(
         group.add_argument(
             "--classes",
             type=_classes,
-            help="names or class_ids, separated by commas: 'person,traffic light'",
+            metavar="NAMES",
+            help="names or class_ids, separated by commas: 'person,traffic light' (default: all)",
         )
     group.add_argument(
         "--threads",
@@ -116,10 +192,18 @@ def add_video(command: argparse.ArgumentParser) -> Any:
     """Add which frames are looked at; return the group for more."""
     group = command.add_argument_group("video")
     group.add_argument(
-        "--stride", type=int, default=1, metavar="N", help="detect in every Nth frame"
+        "--stride",
+        type=int,
+        default=1,
+        metavar="N",
+        help="detect in every Nth frame (default: %(default)s)",
     )
-    group.add_argument("--start", type=float, metavar="SECONDS", help="begin here")
-    group.add_argument("--end", type=float, metavar="SECONDS", help="stop here")
+    group.add_argument(
+        "--start", type=float, metavar="SECONDS", help="begin here (default: the first frame)"
+    )
+    group.add_argument(
+        "--end", type=float, metavar="SECONDS", help="stop here (default: the last frame)"
+    )
     return group
 
 

@@ -6,9 +6,12 @@ It imports nothing that takes time: `--help` answers at once.
 from __future__ import annotations
 
 import argparse
-from typing import Any, NoReturn
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NoReturn
 
 from rdlite.cli.options import (
+    EXITS,
+    Formatter,
     Parser,
     add_command,
     add_detection,
@@ -19,34 +22,56 @@ from rdlite.cli.options import (
 from rdlite.cli.parser_results import add_results
 from rdlite.cli.parser_tools import add_tools
 
-_EXAMPLES = """\
+GROUPS: Final = {
+    "make results": ("detect", "annotate", "demo"),
+    "look at results": ("report", "compare", "convert"),
+    "models and machine": ("models", "info", "eval", "bench", "check", "completion"),
+}
+"""The commands, as `rdlite --help` lists them."""
+
+_ABOUT: Final = "Object detection on one CPU thread: images and videos in, boxes out."
+_EXAMPLES: Final = f"""\
 examples:
   rdlite demo
   rdlite detect photos/ -o out
   rdlite detect "*.jpg" -o - --classes person,car | jq .
   rdlite annotate clip.mp4 -o annotated.mp4 --conf 0.4
-  rdlite annotate videos/ -o out --workers auto
-"""
+
+rdlite COMMAND --help has the options and examples of a command.
+
+{EXITS}"""
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser; its result has `run`, "module:function" below `rdlite.cli`."""
     parser = Parser(
-        prog="rdlite",
-        description="Object detection on one CPU thread: images and videos in, boxes out.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="rdlite", usage="rdlite COMMAND ...", epilog=_EXAMPLES, formatter_class=Formatter
     )
     parser.add_argument(
         "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="show it and exit"
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    commands = parser.add_subparsers(
+        prog="rdlite",
+        metavar="COMMAND",
+        required=True,
+        parser_class=Parser,
+        help=argparse.SUPPRESS,
+    )
     _add_detect(commands)
     _add_annotate(commands)
     _add_demo(commands)
     add_results(commands)
     add_tools(commands)
+    # argparse cannot group commands itself
+    parser.description = "\n".join([_ABOUT, *_listed(commands.choices)])
     return parser
+
+
+def _listed(commands: Mapping[str, argparse.ArgumentParser]) -> Iterator[str]:
+    for title, names in GROUPS.items():
+        yield f"\n{title}:"
+        for name in names:
+            yield f"  {name:12}{commands[name].description}"
 
 
 class _Version(argparse.Action):
@@ -63,7 +88,12 @@ def _add_detect(commands: Any) -> None:
         "detect",
         "detect:detect",
         "find objects in images and videos",
-        'example: rdlite detect photos/ "more/**/*.jpg" clip.mp4 -o out --workers auto',
+        """
+        rdlite detect street.jpg -o out
+        rdlite detect photos/ "more/**/*.jpg" clip.mp4 -o out --workers auto
+        rdlite detect photos/ -o out --workers auto --resume
+        rdlite detect photos/ -o - --format csv --classes person,car > boxes.csv
+        """,
     )
     command.add_argument(
         "sources",
@@ -95,8 +125,11 @@ def _add_annotate(commands: Any) -> None:
         "annotate",
         "annotate:annotate",
         "copy videos with the objects boxed and named",
-        "examples: rdlite annotate clip.mp4 -o annotated.mp4\n"
-        "          rdlite annotate videos/ -o out --workers auto --resume",
+        """
+        rdlite annotate clip.mp4 -o annotated.mp4
+        rdlite annotate clip.mp4 -o first-minute.mp4 --end 60 --stride 5 --no-audio
+        rdlite annotate videos/ -o out --workers auto --resume
+        """,
     )
     command.add_argument("sources", nargs="+", metavar="VIDEO", help="as SRC of rdlite detect")
     command.add_argument(
@@ -109,9 +142,15 @@ def _add_annotate(commands: Any) -> None:
     )
     group = add_video(command)
     group.add_argument("--no-audio", dest="audio", action="store_false", help="drop the sound")
-    group.add_argument("--codec", default="libx264", help="FFmpeg encoder (default: %(default)s)")
     group.add_argument(
-        "--crf", type=int, default=23, help="quality, lower is better (default: %(default)s)"
+        "--codec", default="libx264", metavar="C", help="FFmpeg encoder (default: %(default)s)"
+    )
+    group.add_argument(
+        "--crf",
+        type=int,
+        default=23,
+        metavar="N",
+        help="quality, lower is better and larger (default: %(default)s)",
     )
     group.add_argument(
         "--preset",
@@ -138,6 +177,10 @@ def _add_demo(commands: Any) -> None:
         "demo",
         "demo:demo",
         "annotate the street clip that comes with the `demo` extra",
+        """
+        rdlite demo
+        rdlite demo -o /tmp/street --quiet
+        """,
     )
     command.add_argument(
         "-o",

@@ -1,5 +1,15 @@
 """Average precision on annotated images, and the reading of such sets."""
 
-from rdlite.evaluate.ap import EvalResult, evaluate
+from rdlite.evaluate.ap import evaluate, evaluate_all
+from rdlite.evaluate.bootstrap import Comparison, Difference, compare_results
+from rdlite.evaluate.result import ClassResult, EvalResult
 
-__all__ = ["EvalResult", "evaluate"]
+__all__ = [
+    "ClassResult",
+    "Comparison",
+    "Difference",
+    "EvalResult",
+    "compare_results",
+    "evaluate",
+    "evaluate_all",
+]

@@ -114,6 +114,40 @@ def share_classes(
     )
 
 
+def agree(shared: Sequence[SharedClasses], source: str | Path) -> list[SharedClasses]:
+    """Keep the classes that several detectors have, under the same numbers for all of them.
+
+    Args:
+        shared: What `share_classes` returned for each detector.
+        source: Where the set came from, for the message.
+
+    Returns:
+        One for each: `names` as this detector spells them, in the order of the first; `unknown`
+        are the annotated classes that any of them does not have.
+
+    Raises:
+        DataError: There is no such class.
+    """
+    first = shared[0].numbers
+    common = sorted(
+        set(first).intersection(*(one.numbers for one in shared)), key=first.__getitem__
+    )
+    if not common:
+        raise DataError(
+            f"{source} annotates no class that all of the {len(shared)} models have; "
+            "evaluate them one by one"
+        )
+    return [
+        SharedClasses(
+            names=tuple(one.names[one.numbers[category] - 1] for category in common),
+            numbers={category: number for number, category in enumerate(common, start=1)},
+            unknown=tuple(dict.fromkeys(name for other in shared for name in other.unknown)),
+            renamed=one.renamed,
+        )
+        for one in shared
+    ]
+
+
 def _letters(name: str) -> str:
     # Marks (M) are parts of letters: without them words of Hindi or Thai would become one.
     composed = unicodedata.normalize("NFKC", name).casefold()

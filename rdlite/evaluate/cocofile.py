@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import reprlib
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def read_coco(path: str | Path) -> dict[str, Any]:
         raise DataError(
             f"{path} cannot be read ({error.strerror}); give a COCO json file"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}); give a COCO json file") from error
     refuse(path, coco_faults(content))
     return content  # type: ignore[no-any-return]
@@ -68,17 +69,51 @@ def coco_faults(content: Any) -> Faults:
     for name, field, types in _UNIQUE:
         _check_unique(items, name, field, types, faults)
     # Without a list there is nothing to compare with, and its absence is a fault already.
-    known = {
-        field: {item["id"] for item in items[name] if isinstance(item.get("id"), int | str)}
-        for field, name in (("image_id", "images"), ("category_id", "categories"))
-        if isinstance(content.get(name), list)
-    }
+    known = _known_ids({name: items[name] for name in items if isinstance(content.get(name), list)})
     for position, annotation in enumerate(items["annotations"]):
         where = (
             f"annotation {annotation['id']}" if "id" in annotation else f"annotations[{position}]"
         )
         _check_annotation(where, annotation, known, faults)
     return faults
+
+
+def result_faults(entries: Sequence[Any], content: Mapping[str, Any]) -> Faults:
+    """Find all that is wrong with COCO results.
+
+    An entry lacks a field, is of an image or a class that the annotations do not list, or its box
+    or score is not made of finite numbers.
+
+    Args:
+        entries: The parsed results.
+        content: The annotation file that they belong to, checked.
+
+    Returns:
+        The faults; each sentence is to follow the name of the file.
+    """
+    faults: Faults = defaultdict(list)
+    known = _known_ids(content)
+    for position, entry in enumerate(entries):
+        where = f"entry {position}"
+        lacking = [name for name in _RESULT if not isinstance(entry, dict) or name not in entry]
+        if lacking:
+            faults["entries that lack a field"].append(
+                f'{where} lacks "{lacking[0]}"; give COCO results'
+            )
+        else:
+            _check_annotation(where, entry, known, faults)
+    return faults
+
+
+_RESULT = ("image_id", "category_id", "bbox", "score")
+
+
+def _known_ids(content: Mapping[str, Any]) -> dict[str, set[int | str]]:
+    return {
+        field: {item["id"] for item in content[name] if isinstance(item.get("id"), int | str)}
+        for field, name in (("image_id", "images"), ("category_id", "categories"))
+        if name in content
+    }
 
 
 def _items(content: dict[str, Any], name: str, faults: Faults) -> list[dict[str, Any]]:
@@ -182,6 +217,6 @@ _LARGEST = 3.4e38
 """What is larger is infinite as float32; NaN is not smaller either."""
 
 
-def is_ignored(annotation: dict[str, Any]) -> bool:
+def is_ignored(annotation: Mapping[str, Any]) -> bool:
     """Say whether a COCO annotation is neither a positive nor a negative ("iscrowd", "ignore")."""
     return bool(annotation.get("iscrowd", 0)) or bool(annotation.get("ignore", 0))

@@ -9,9 +9,11 @@ from typing import Any, Final, NamedTuple
 
 from rdlite.errors import OptionError
 from rdlite.sinks.base import STDOUT, Sink, to_line
+from rdlite.sinks.coco import CocoSink
 from rdlite.sinks.labels import VocSink, YoloSink
+from rdlite.sinks.labelstudio import LabelStudioSink
 from rdlite.sinks.parquet import ParquetSink
-from rdlite.sinks.text import CocoSink, CsvSink, JsonlSink
+from rdlite.sinks.text import CsvSink, JsonlSink
 
 __all__ = [
     "FORMATS",
@@ -20,6 +22,7 @@ __all__ = [
     "CsvSink",
     "Format",
     "JsonlSink",
+    "LabelStudioSink",
     "ParquetSink",
     "Sink",
     "VocSink",
@@ -34,7 +37,7 @@ class Format(NamedTuple):
 
     Attributes:
         ending: What a name ends in: "detections" + ending is the usual one.
-        folder: It is a folder of label files, one for each image.
+        folder: It is a folder of files.
         stdout: It can go to standard output.
     """
 
@@ -51,11 +54,15 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
         "yolo": Format("-yolo", folder=True),
         "voc": Format("-voc", folder=True),
         "parquet": Format(".parquet"),
+        "labelstudio": Format("-labelstudio", folder=True),
     }
 )
 """The formats by name."""
-_WITHOUT_HEADER: Final[Mapping[str, Callable[..., Sink]]] = MappingProxyType(
+_WRITERS: Final[Mapping[str, Callable[..., Sink]]] = MappingProxyType(
     {"coco": CocoSink, "csv": CsvSink, "yolo": YoloSink, "voc": VocSink}
+)
+_WRITERS_WITH_HEADER: Final[Mapping[str, Callable[..., Sink]]] = MappingProxyType(
+    {"jsonl": JsonlSink, "parquet": ParquetSink, "labelstudio": LabelStudioSink}
 )
 
 
@@ -72,7 +79,7 @@ def open_sink(
         format: One of `FORMATS`.
         path: The file or folder; "-" for standard output where the format can go there.
         header: What the detections depend on; see `jsonl_header`. JSON Lines and Parquet keep it.
-        overwrite: Replace an existing file, or an existing folder of label files alone.
+        overwrite: Replace an existing file, or an existing folder of such files alone.
 
     Raises:
         OptionError: There is no such format, the output exists already, its directory is missing,
@@ -83,10 +90,8 @@ def open_sink(
         >>> with open_sink("yolo", "labels", header=header) as sink:
         ...     sink.write(detector("street.jpg"), image="street.jpg")
     """
-    if format == "jsonl":
-        return JsonlSink(path, header, overwrite=overwrite)
-    if format == "parquet":
-        return ParquetSink(path, header, overwrite=overwrite)
-    if format not in _WITHOUT_HEADER:
-        raise OptionError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
-    return _WITHOUT_HEADER[format](path, overwrite=overwrite)
+    if format in _WRITERS_WITH_HEADER:
+        return _WRITERS_WITH_HEADER[format](path, header, overwrite=overwrite)
+    if format in _WRITERS:
+        return _WRITERS[format](path, overwrite=overwrite)
+    raise OptionError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")

@@ -26,7 +26,13 @@ class Where(NamedTuple):
 
 
 class Sink(WholeOrNothing):
-    """Base of all writers of detections: one `write` for each image or frame, then `close`."""
+    """Base of all writers of detections: one `write` for each image or frame, then `close`.
+
+    Used in a `with` statement it closes itself, or removes the unfinished file after an error.
+
+    Args:
+        path: What to write.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import sys
 from abc import abstractmethod
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import ClassVar, TextIO
@@ -12,6 +13,7 @@ from typing import ClassVar, TextIO
 from rdlite.errors import OptionError
 from rdlite.results import Detections
 from rdlite.sinks.base import STDOUT, Sink, Where
+from rdlite.storage.outputs import refused_by_windows
 from rdlite.storage.partial import PartialFolder
 
 
@@ -162,6 +164,8 @@ def check_inside(name: str | None) -> PurePath:
             f"{name!r} cannot be the place of a file in a folder of results; give a relative path "
             "without '..' as place"
         )
+    if sys.platform == "win32" and (part := refused_by_windows(name)):
+        raise OptionError(f"{name!r}: Windows has no files that are called {part!r}; give place")
     return path
 
 

@@ -50,7 +50,7 @@ class ParquetSink(Sink):
             import pyarrow
             import pyarrow.parquet
         except ImportError as error:
-            raise OptionError("Parquet needs pyarrow; run `pip install rdlite[parquet]`") from error
+            raise OptionError("Parquet needs pyarrow; run `pip install pyarrow`") from error
         columns = zip(COLUMNS, map(pyarrow.type_for_alias, _TYPES), strict=True)
         self._schema = pyarrow.schema(list(columns), metadata={"rdlite": json.dumps(header)})
         self._rows: list[tuple[Any, ...]] = []

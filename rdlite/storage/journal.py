@@ -10,9 +10,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from rdlite import registry
-from rdlite.errors import OptionError, RdliteError
+from rdlite.errors import OptionError, RdliteError, ResultFileError
+from rdlite.storage.jsonlines import (
+    JSONL_SCHEMA,
+    check_header,
+    parse_line,
+    read_header,
+    scan_lines,
+)
 
-JSONL_SCHEMA = 1
 _SHORT = 40  # characters; a longer value is not shown where two headers are compared
 
 
@@ -72,8 +78,9 @@ class Journal:
         dropped: Lines cut off by `resume`; what they recorded has to be done again.
 
     Raises:
-        OptionError: The file exists and neither `resume` nor `overwrite` is given, it has another
-            header, or it is no journal.
+        OptionError: The file exists and neither `resume` nor `overwrite` is given, or it has
+            another header.
+        ResultFileError: It is no journal.
         RdliteError: It cannot be written.
 
     Example:
@@ -136,7 +143,7 @@ class Journal:
         if resume:
             try:
                 self._find_whole_lines(dump_line(header).encode())
-            except OptionError:
+            except (OptionError, ResultFileError):
                 if not overwrite:
                     raise
         elif not overwrite:
@@ -145,11 +152,11 @@ class Journal:
             )
 
     def _find_whole_lines(self, expected: bytes) -> None:
-        with _reading(self.path) as file:
+        with self._open() as file:
             first = file.readline()
             if expected.startswith(first) and first != expected:
                 return  # killed while it wrote the header
-            difference = describe_difference(_header(self.path, first), json.loads(expected))
+            difference = describe_difference(check_header(self.path, first), json.loads(expected))
             if difference:
                 raise OptionError(
                     f"{self.path} was written with other settings ({difference}); give the same "
@@ -157,11 +164,17 @@ class Journal:
                 )
             self._size = len(first)
             for line in file:
-                if _parse(line) is None:
+                if not line.endswith(b"\n") or parse_line(line) is None:
                     self.dropped = 1 + sum(1 for _ in file)
                     break
                 self._size += len(line)
                 self.entries += 1
+
+    def _open(self) -> BinaryIO:
+        try:
+            return open(self.path, "rb")
+        except OSError as error:
+            raise OptionError(f"{self.path} cannot be read: {error.strerror}") from error
 
     def _write(self, value: Mapping[str, Any]) -> None:
         data = memoryview(dump_line(value).encode())
@@ -182,15 +195,12 @@ class Journal:
 def read_journal(
     path: str | os.PathLike[str],
 ) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
-    """Return the header of a file of JSON lines, and its other lines, read one by one.
+    """Return the header of a file of JSON lines, and its other lines, all of which must be whole.
 
     Raises:
-        OptionError: The file cannot be read, has no header or one of another schema; while
-            iterating: a line is torn or damaged.
+        ResultFileError: As `read_header`; while iterating: a line is torn or damaged.
     """
-    with _reading(path) as file:
-        header = _header(path, file.readline())
-    return header, _entries(path)
+    return read_header(path), _whole_lines(path)
 
 
 def describe_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -217,43 +227,10 @@ def _model(sha256: Any) -> str:
     return next((name for name, row in rows if row.sha256 == sha256), f"{str(sha256)[:12]}...")
 
 
-def _reading(path: str | os.PathLike[str]) -> BinaryIO:
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise OptionError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _header(path: str | os.PathLike[str], line: bytes) -> dict[str, Any]:
-    header = _parse(line)
-    if header is None or "schema" not in header:
-        raise OptionError(f"{path} does not begin with a header line; it is no file of rdlite's")
-    if header["schema"] != JSONL_SCHEMA:
-        raise OptionError(
-            f"{path} has schema {header['schema']!r}, and this version of rdlite knows only "
-            f"{JSONL_SCHEMA}; use the version that wrote it"
-        )
-    return header
-
-
-def _entries(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    with _reading(path) as file:
-        file.readline()
-        for number, line in enumerate(file, start=2):
-            entry = _parse(line)
-            if entry is None:
-                raise OptionError(
-                    f"line {number} of {path} is torn or damaged; what it recorded is lost"
-                )
-            yield entry
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """Return the JSON object in a whole line, None for a torn or damaged one."""
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
+def _whole_lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    for line in scan_lines(path):
+        if line.value is None:
+            raise ResultFileError(
+                f"line {line.number} of {path} is damaged: {line.damage}; what it recorded is lost"
+            )
+        yield line.value

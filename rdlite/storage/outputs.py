@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rdlite.errors import OptionError, RdliteError
+
+_NOT_IN_NAMES = re.compile(r'[\0-\x1f<>:"|?*]')
+_DEVICE = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[1-9¹²³]) *(\..*)?", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,8 @@ class Outputs:
             error: What to raise if the output may not go there.
         """
         path = self._folder / output
+        if sys.platform == "win32" and (part := refused_by_windows(output)):
+            raise error(f"{path}: Windows has no files that are called {part!r}; rename the input")
         if not Path(self._real(path.parent)).is_relative_to(self._root):
             raise error(f"{path} leads out of {self._folder}, by a link or '..'; use another -o")
         if os.path.lexists(path):
@@ -80,6 +89,20 @@ def refuse_existing(path: Path, *, overwrite: bool, error: type[RdliteError] = O
     """Raise if a file would be replaced unasked."""
     if os.path.lexists(path) and not overwrite:
         raise error(f"{path} exists already; use --overwrite or another -o")
+
+
+def refused_by_windows(path: str) -> str:
+    """Return the first part of a relative path that Windows refuses, or takes for something else.
+
+    Devices are called CON or LPT1 with any ending, "a:b" is hidden in a file "a", and what is at
+    the end of "a." is left out without a word.
+    """
+    for part in re.split(r"[\\/]", path):
+        if part in ("", ".", ".."):
+            continue
+        if part[-1] in " ." or _NOT_IN_NAMES.search(part) or _DEVICE.fullmatch(part):
+            return part
+    return ""
 
 
 def utf8_name(path: str | os.PathLike[str]) -> str:

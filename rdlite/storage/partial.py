@@ -7,6 +7,7 @@ import glob
 import itertools
 import os
 import shutil
+import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self
@@ -61,6 +62,22 @@ class PartialFile:
         self.partial.unlink(missing_ok=True)
 
 
+def write_whole(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = False) -> None:
+    """Write a file that appears under its name only when it is whole.
+
+    Raises:
+        OptionError: The file exists and `overwrite` is False, or it cannot be written.
+    """
+    file = PartialFile(path, overwrite=overwrite)
+    try:
+        file.partial.write_bytes(content)
+        file.commit()
+    except OSError as problem:
+        raise OptionError(_unwritable(file.path, problem)) from problem
+    finally:
+        file.discard()
+
+
 class PartialFolder:
     """A folder that is filled beside its final name and gets that name only when it is whole.
 
@@ -102,7 +119,7 @@ class PartialFolder:
         """
         old = _partial(self.path)
         try:
-            os.sync()  # all at once: one call for each of a million files takes an hour
+            _sync_all(self.partial)
             if self._check_old():
                 self.path.rename(old)
             try:
@@ -175,7 +192,10 @@ class WholeOrNothing(ABC):
 
 def sync(path: Path) -> None:
     """Wait until the bytes of a file, or the names in a folder, have reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    windows = sys.platform == "win32"
+    if windows and path.is_dir():  # it cannot be opened there, and a file only to be written
+        return
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -184,6 +204,15 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _sync_all(folder: Path) -> None:
+    """Wait until all files below a folder have reached the disk."""
+    if sys.platform != "win32":
+        os.sync()  # all at once: one call for each of a million files takes an hour
+        return
+    for path in folder.rglob("*"):
+        sync(path)
 
 
 def _check_free(path: Path, overwrite: bool, error: type[RdliteError]) -> None:

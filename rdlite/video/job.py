@@ -22,6 +22,7 @@ from rdlite.storage.partial import PartialFile, remove_leftovers
 from rdlite.video.plan import Part, VideoPlan, plan_video
 from rdlite.video.reader import check_range
 from rdlite.video.writer import check_encoding
+from rdlite.wording import count
 
 if TYPE_CHECKING:
     from rdlite.detector import Detector
@@ -279,7 +280,7 @@ def _keep_parts(job: VideoJob, plan: VideoPlan, error: BaseException) -> None:
         _remove(job.folder)
         return
     error.add_note(
-        f"{made} of {len(plan.parts)} parts of {job.source} are kept in {job.folder}; "
+        f"{made} of {count(len(plan.parts), 'part')} of {job.source} kept in {job.folder}; "
         "resume=True (--resume) goes on from there"
     )
 

@@ -30,6 +30,7 @@ from rdlite.video.media import (
     reason,
     yuv_matrix,
 )
+from rdlite.wording import count
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -163,11 +164,13 @@ class VideoReader:
     def warnings(self) -> list[str]:
         """Return one sentence for each thing that could not be read as the file promises."""
         frames, declared = self.frames_read, self.declared_frames or "an unknown number of"
+        bad = count(self.bad_packets, "damaged packet was", "damaged packets were")
+        unstamped = count(self.missing_pts, "frame has", "frames have")
         sentences = {
-            f"{self.bad_packets} damaged packets of {self.path} were skipped.": self.bad_packets,
+            f"{self.path}: {bad} skipped.": self.bad_packets,
             f"{self.path} ends early: {frames} of {declared} frames were read.": self.truncated,
-            f"{self.missing_pts} frames of {self.path} have no usable time stamp and follow the "
-            f"one before at the mean rate, {float(self.rate):.3f} a second.": self.missing_pts,
+            f"{self.path}: {unstamped} no usable time stamp, and the mean rate is taken, "
+            f"{float(self.rate):.3f} a second.": self.missing_pts,
         }
         return [sentence for sentence, applies in sentences.items() if applies]
 
@@ -193,7 +196,11 @@ class VideoReader:
         return Frame(index, decoded.pts, seconds, ticks, duration, self._image(decoded))
 
     def ticks(self, seconds: float | None) -> int | None:
-        """Return the first tick at or after an instant, to the microsecond; None stays None."""
+        """Return the first tick at or after an instant, to the microsecond; None stays None.
+
+        Args:
+            seconds: Since the start of the container.
+        """
         return None if seconds is None else math.ceil(Fraction(seconds - 1e-6) / self.time_base)
 
     def _timed(self) -> Iterator[tuple[int, VideoFrame, bool]]:

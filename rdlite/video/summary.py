@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from rdlite.convert import copy_lines
-from rdlite.errors import OptionError, VideoError
+from rdlite.errors import ResultFileError, VideoError
 from rdlite.sinks import Sink, open_sink
 from rdlite.storage.journal import read_journal
 from rdlite.video.audio import AudioCopier
@@ -19,6 +19,9 @@ from rdlite.video.join import join
 from rdlite.video.parts import STAGES, Counts, encoding_of, read_part
 from rdlite.video.plan import Part, VideoPlan
 from rdlite.video.reader import VideoReader
+from rdlite.wording import count
+
+__all__ = ["VideoSummary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +117,15 @@ def _audio(job: VideoJob, plan: VideoPlan, reader: VideoReader) -> AudioCopier:
 def _lines(job: VideoJob, frames: Mapping[Part, int]) -> Iterator[dict[str, Any]]:
     """Yield the lines of all parts, their frames counted through."""
     before = 0
-    for part, count in frames.items():
+    for part, number in frames.items():
         try:
             _, lines = read_journal(job.part_path(part, ".jsonl"))
             for line in lines:
                 yield line | {"frame": line["frame"] + before}
-        except OptionError as error:
+        except ResultFileError as error:
             job.part_path(part, ".json").unlink(missing_ok=True)  # so that it is made anew
             raise VideoError(f"part {part.index} of {job.source} is damaged: {error}") from error
-        before += count
+        before += number
 
 
 def _damage(reader: VideoReader, total: Counts) -> list[str]:
@@ -134,17 +137,20 @@ def _damage(reader: VideoReader, total: Counts) -> list[str]:
 
 def nonfinite_warning(anchors: int) -> list[str]:
     """Return a sentence on anchors for which the network gave NaN or infinity, if there are."""
-    text = f"{anchors} anchors were left out: the network gave NaN or infinity; check the model."
+    left_out = count(anchors, "anchor was", "anchors were")
+    text = f"{left_out} left out: the network gave NaN or infinity; check the model."
     return [text] if anchors else []
 
 
 def _changes(total: Counts, audio: AudioCopier, plan: VideoPlan) -> list[str]:
     width, height = plan.size
+    packets = count(audio.bad_packets, "packet of sound was", "packets of sound were")
+    rescaled = count(total.rescaled, "frame was", "frames were")
+    retimed = count(total.retimed, "frame was", "frames were")
     sentences = {
-        f"{audio.bad_packets} packets of sound, damaged or out of order, were left "
-        "out.": audio.bad_packets,
-        f"{total.rescaled} frames were scaled to {width}x{height}.": total.rescaled,
-        f"{total.retimed} frames were moved behind the frame before them.": total.retimed,
+        f"{packets} left out, damaged or out of order.": audio.bad_packets,
+        f"{rescaled} scaled to {width}x{height}.": total.rescaled,
+        f"{retimed} moved behind the one before.": total.retimed,
     }
     return audio.notes + [text for text, applies in sentences.items() if applies]
 
@@ -174,5 +180,8 @@ def _summary(
         seconds=total.seconds,
         speed={stage: per_frame * getattr(total, stage) for stage in STAGES},
         warnings=warnings
-        + [f"{count} {kind} streams were left out." for kind, count in dropped.items()],
+        + [
+            f"{count(number, f'{kind} stream was', f'{kind} streams were')} left out."
+            for kind, number in dropped.items()
+        ],
     )

@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -32,7 +33,10 @@ _GRACE_SECONDS = 5.0  # for an interrupted task to put its files away
 # the units that the worker reported and, at the end, the result.
 _Order: TypeAlias = tuple[int, bytes]
 _Message: TypeAlias = tuple[int, int, Done | None]
-_Pipe: TypeAlias = "connection.Connection[Any, Any]"
+if sys.platform == "win32":
+    _Pipe: TypeAlias = "connection.PipeConnection[Any, Any]"
+else:
+    _Pipe: TypeAlias = "connection.Connection[Any, Any]"
 
 
 @dataclass(slots=True, eq=False)
@@ -129,7 +133,7 @@ def _interrupts_held() -> Iterator[None]:
 
     Otherwise Ctrl-C, which reaches it too, would end it with a traceback before `_work` runs.
     """
-    if not hasattr(signal, "pthread_sigmask"):
+    if sys.platform == "win32":  # which has no such mask
         yield
         return
     from multiprocessing import resource_tracker

@@ -182,9 +182,7 @@ def _import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise OptionError(
-            f"engine 'ray' needs Ray ({error}); install it with `pip install rdlite[ray]`"
-        ) from error
+        raise OptionError(f"engine 'ray' needs Ray ({error}); run `pip install ray`") from error
     return ray
 
 

@@ -86,7 +86,7 @@ def test_changed_files_and_failures_are_done_anew(
     totals = run(job(photos, out, resume=True), detector, ear)
     assert detector.calls == 2
     assert (totals.images, totals.earlier, totals.changed, totals.failed) == (4, 2, 1, 0)
-    assert ear.notes == ["1 inputs have changed since an earlier run, and were done anew"]
+    assert ear.notes == ["1 input has changed since an earlier run: done anew"]
     fresh = tmp_path / "fresh"
     run(job(photos, fresh), detector)
     assert content(out) == content(fresh)  # in the order of the inputs, without the old failure
@@ -116,7 +116,7 @@ def test_entries_about_inputs_that_are_no_more_are_left_out(
     (photos / "009.png").unlink()
     run(job(photos, out, resume=True), detector, ear)
     assert ear.notes == [
-        "1 entries of the record are about no input of this run, and were left out"
+        "1 entry of the record is about no input of this run: left out"
     ]
     assert len(lines(out / "detections.jsonl")) == 1 + 2
 

@@ -148,7 +148,7 @@ def test_flipped_bytes_cost_only_the_frames_that_they_hit(name: str, tmp_path: P
     output, summary = annotated(source)
     if name != "a.mkv":  # in Matroska FFmpeg passes over what it cannot read without a word
         assert summary.bad_packets > 0
-        assert f"{summary.bad_packets} damaged packets" in " ".join(summary.warnings)
+        assert f"{summary.bad_packets} damaged packet" in " ".join(summary.warnings)
     assert 0 < len(hit) < 15
     assert len(whole & set(frame_numbers(output))) >= 0.9 * len(whole)
 
@@ -197,7 +197,7 @@ def test_a_time_stamp_with_a_changed_bit_moves_no_other_frame(tmp_path: Path) ->
     source.write_bytes(data)
     output, summary = annotated(source)
     assert frame_times(output) == [Fraction(n, 25) for n in range(50)]
-    assert "1 frames" in " ".join(summary.warnings)
+    assert "1 frame has" in " ".join(summary.warnings)
 
 
 @pytest.mark.fault(17)

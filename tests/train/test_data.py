@@ -18,7 +18,13 @@ import torch
 from rdlite.evaluate.dataset import DataError
 from tests.annotated import COCO_SIZE, coco_content, write_json
 from train.augment import AugmentConfig
-from train.data import DetectionDataset, make_loader, open_dataset, steps_per_epoch
+from train.data import (
+    DetectionDataset,
+    make_loader,
+    open_dataset,
+    repeat_factors,
+    steps_per_epoch,
+)
 
 COUNT = 11
 
@@ -273,3 +279,53 @@ def test_set_smaller_than_a_batch_is_refused(coco_folder: Path) -> None:
         make_loader(
             dataset, batch_size=12, workers=0, seed=0, resolution_at=lambda step: 32, stop_step=1
         )
+
+
+def with_rare_class(folder: Path, **rare: Any) -> None:
+    """One image of the set has an object of another class as well."""
+    content = coco_content(COUNT)
+    content["categories"].append({"id": 90, "name": "rare"})
+    entry = content["annotations"][0] | {"id": 999, "image_id": content["images"][3]["id"]}
+    del entry["score"]
+    content["annotations"].append(entry | {"category_id": 90} | rare)
+    write_json(folder, content)
+
+
+def test_images_of_rare_classes_are_repeated(coco_folder: Path) -> None:
+    with_rare_class(coco_folder)
+    plain, repeated = open_in(coco_folder), open_in(coco_folder, repeat=0.5)
+    factors = repeat_factors(plain.images, 0.5)
+    assert factors[3] == pytest.approx((0.5 * COUNT) ** 0.5)
+    assert np.delete(factors, 3) == pytest.approx(1.0)
+    extra = len(repeated) - COUNT
+    assert extra in (1, 2)  # the factor is 2.3
+    assert f"; {extra} more samples an epoch" in repeated.summary()
+    assert f"{COUNT} images" in repeated.summary()
+    labels = [repeated.sample(k, epoch=0, resolution=32)[1].labels for k in range(len(repeated))]
+    assert sum(3 in one for one in labels) == 1 + extra
+    assert "more samples" not in plain.summary()
+
+
+def test_the_same_image_is_augmented_otherwise_each_time_it_is_repeated(coco_folder: Path) -> None:
+    with_rare_class(coco_folder)
+    dataset = open_in(coco_folder, repeat=0.5, config=AugmentConfig())
+    first, second = (dataset.sample(k, epoch=0, resolution=32)[0] for k in (3, 4))
+    assert (first != second).any()
+
+
+@pytest.mark.parametrize(
+    ("annotation", "min_score", "ignored"),
+    [
+        ({"score": 0.3, "iscrowd": 1}, None, True),
+        ({"score": 0.3, "iscrowd": 1}, 0.2, False),
+        ({"score": 0.3, "iscrowd": 0}, 0.4, True),
+        ({"iscrowd": 1}, 0.0, True),  # no score: the flag says all
+    ],
+)
+def test_min_score_decides_about_boxes_that_carry_a_score(
+    coco_folder: Path, annotation: dict[str, Any], min_score: float | None, ignored: bool
+) -> None:
+    with_rare_class(coco_folder, **annotation)
+    targets = open_in(coco_folder, min_score=min_score).images[3].targets
+    assert targets.ignore[targets.labels == 3].tolist() == [ignored]
+    assert targets.ignore[targets.labels == 1].tolist() == [True]  # a crowd without a score

@@ -1,0 +1,294 @@
+"""Files of detections, read line by line: what is whole, and what is not."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath, PureWindowsPath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from rdlite.errors import OptionError, ResultFileError
+from rdlite.results import Detections
+from rdlite.sinks.base import Where
+from rdlite.sinks.coco import coco_annotations, coco_categories, coco_image
+from rdlite.storage.jsonlines import read_header, scan_lines
+from rdlite.wording import count
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Record", "ResultFile", "open_results"]
+
+_ROWS = 100_000  # of a table; ten times as many bytes
+
+
+class Record(NamedTuple):
+    """What was found in one image or in one frame of a video.
+
+    Attributes:
+        found: The objects; there may be none.
+        image: Name of the image or of the video.
+        frame: Index of the frame, counted from 0; None for an image.
+        pts: The frame's time stamp as the video states it.
+        time: Seconds from the start of the video.
+        place: Path of the image or the video inside a folder of results, which label files take
+            their names from; None if it is `image`.
+    """
+
+    found: Detections
+    image: str | None = None
+    frame: int | None = None
+    pts: int | None = None
+    time: float | None = None
+    place: str | None = None
+
+
+class ResultFile:
+    """A file of detections in JSON Lines, plain or compressed by gzip; see `open_results`.
+
+    Iteration yields a `Record` for each line, in the order of the file, and may be repeated. The
+    file is read as it goes: memory does not grow with it.
+
+    Attributes:
+        path: The file.
+        header: Its first line; see `rdlite.storage.journal.jsonl_header`.
+        names: The model's class names.
+        category_ids: Dataset (COCO) category id of each class, same order as `names`.
+        source: The video that all lines are about, as it was named; None for images, or several.
+        options: What the detections depend on, such as `conf` and `stride`.
+        position: Bytes read so far by the last iteration; of a compressed file, of what is in it.
+
+    Raises:
+        ResultFileError: See `open_results`; while iterating: the file cannot be read, or is several
+            joined ones.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.header: Mapping[str, Any] = read_header(path)
+        _check_header(self.path, self.header)
+        self.names = tuple(self.header["names"])
+        self.category_ids = tuple(self.header["category_ids"])
+        self.source: str | None = self.header.get("source")
+        self.options: Mapping[str, Any] = self.header.get("options") or {}
+        self.position = 0
+        self._faults = _Faults(self)
+
+    def __iter__(self) -> Iterator[Record]:
+        faults = self._faults = _Faults(self)
+        for line in scan_lines(self.path):
+            self.position = line.end
+            if line.value is None:
+                faults.damaged(line.number, line.damage)
+                continue
+            if "schema" in line.value:
+                raise ResultFileError(
+                    f"line {line.number} of {self.path} is a second header: several files were "
+                    "joined; take those instead (rdlite convert --join makes one of them)"
+                )
+            try:
+                record = read_record(line.value, self.header)
+            except OptionError as error:
+                faults.damaged(line.number, str(error))
+                continue
+            faults.see(record)
+            yield record
+
+    def __repr__(self) -> str:
+        return f"<ResultFile {self.path}, {len(self.names)} classes>"
+
+    def warnings(self) -> list[str]:
+        """Return one sentence for each thing that was damaged or missing in the last iteration.
+
+        A file that was cut between two lines is whole as far as anyone can tell.
+        """
+        return self._faults.sentences()
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return all objects as one pandas DataFrame, one row per object.
+
+        Columns: those of `Detections.to_pandas`, then `image`, `frame` (whole numbers, missing for
+        images) and `time` (seconds, NaN for images). An image without objects has no row.
+
+        Raises:
+            ImportError: pandas is not installed.
+            ResultFileError: As iteration.
+        """
+        import pandas
+
+        chunks = list(self.pandas_chunks())
+        return pandas.concat(chunks, ignore_index=True)
+
+    def pandas_chunks(self, rows: int = _ROWS) -> Iterator[pandas.DataFrame]:
+        """Yield the table of `to_pandas` in pieces, for files that are larger than the memory.
+
+        Args:
+            rows: A piece ends with the image or frame that makes it this long. There is at least
+                one piece, which may be empty.
+
+        Raises:
+            ImportError: pandas is not installed.
+            ResultFileError: As iteration.
+        """
+        records: list[Record] = []
+        waiting, pieces = 0, 0
+        for record in self:
+            records.append(record)
+            waiting += max(1, len(record.found))
+            if waiting >= rows:
+                yield _table(records, self.names)
+                records, waiting, pieces = [], 0, pieces + 1
+        if records or not pieces:
+            yield _table(records, self.names)
+
+    def to_coco(self) -> dict[str, Any]:
+        """Return a COCO data set as plain Python values, as `rdlite.sinks.CocoSink` writes it.
+
+        `annotations` have a `score`, image ids count from 1. Use `rdlite.convert.convert` for a
+        file that is larger than the memory.
+
+        Raises:
+            ResultFileError: As iteration.
+        """
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for found, image, frame, _, time, _ in self:
+            images.append(coco_image(len(images) + 1, found, Where(image, frame=frame, time=time)))
+            annotations += coco_annotations(found, len(images), first=len(annotations) + 1)
+        categories = coco_categories(self.names, self.category_ids)
+        return {"annotations": annotations, "images": images, "categories": categories}
+
+
+def open_results(path: str | os.PathLike[str]) -> ResultFile:
+    """Open a file of detections that `rdlite detect` or `rdlite annotate` wrote as JSON Lines.
+
+    Args:
+        path: The file; it may be compressed by gzip.
+
+    Raises:
+        ResultFileError: It cannot be read, is no such file, or was written by a version of rdlite
+            with another schema.
+
+    Example:
+        >>> results = open_results("out/clip.jsonl")
+        >>> for record in results:
+        ...     print(record.frame, record.time, len(record.found))
+        >>> results.warnings()
+    """
+    return ResultFile(path)
+
+
+def read_record(line: Mapping[str, Any], header: Mapping[str, Any]) -> Record:
+    """Return what a line of a file of JSON lines says.
+
+    A frame without an `image` is of the video that the header names as its `source`.
+
+    Args:
+        line: See `rdlite.sinks.to_line`; other keys are left out.
+        header: The header of the file, with `names` and `category_ids`.
+
+    Raises:
+        OptionError: The line holds no detections, or those of another model.
+    """
+    found = Detections.from_dict(line, names=header["names"], category_ids=header["category_ids"])
+    for keys, types in _TYPES.items():
+        for key in keys:
+            if not isinstance(line.get(key), types):
+                raise OptionError(f"{key} is {line[key]!r}")
+    image, place, source = line.get("image"), line.get("place"), header.get("source")
+    if image is None and source is not None:
+        image, place = source, _base_name(source)
+    return Record(found, image, line.get("frame"), line.get("pts"), line.get("time"), place)
+
+
+_TYPES: Mapping[tuple[str, ...], Any] = {
+    ("image", "place"): str | None,
+    ("frame", "pts"): int | None,
+    ("time",): float | int | None,
+}
+
+
+def _base_name(path: str) -> str:
+    windows = PureWindowsPath(path)  # the file may come from another system
+    return windows.name if windows.drive else PurePath(path).name
+
+
+def _check_header(path: Path, header: Mapping[str, Any]) -> None:
+    if "names" not in header or "category_ids" not in header:
+        raise ResultFileError(
+            f"the header of {path} has no names and category_ids; detect again with this version"
+        )
+    types = {"names": list, "category_ids": list, "source": str | None, "options": dict | None}
+    wrong = [key for key, kind in types.items() if not isinstance(header.get(key), kind)]
+    wrong += [] if all(isinstance(name, str) for name in header["names"]) else ["names"]
+    wrong += [] if len(header["names"]) == len(header["category_ids"]) else ["category_ids"]
+    if wrong:
+        raise ResultFileError(f"the header of {path} is damaged: {wrong[0]} cannot be read")
+
+
+def _table(records: list[Record], names: tuple[str, ...]) -> pandas.DataFrame:
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("to_pandas needs pandas; run `pip install pandas`") from error
+    found = [Detections.empty(), *(record.found for record in records)]
+    counts = [len(record.found) for record in records]
+    boxes = np.concatenate([one.xyxy for one in found])
+    classes = np.concatenate([one.class_id for one in found])
+    table = pandas.DataFrame(boxes, columns=["x_min", "y_min", "x_max", "y_max"])
+
+    def repeated(values: list[Any]) -> list[Any]:
+        return [value for value, number in zip(values, counts, strict=True) for _ in range(number)]
+
+    return table.assign(
+        class_id=classes,
+        class_name=[names[index] for index in classes.tolist()],
+        confidence=np.concatenate([one.confidence for one in found]),
+        image=repeated([record.image for record in records]),
+        frame=pandas.array(repeated([record.frame for record in records]), dtype="Int64"),
+        time=np.array(repeated([record.time for record in records]), dtype=float),
+    )
+
+
+class _Faults:
+    """Counts what is wrong with the lines of a file, and remembers the first of each kind."""
+
+    def __init__(self, results: ResultFile) -> None:
+        self._path = results.path
+        stride = results.options.get("stride")
+        self._stride = stride if isinstance(stride, int) and stride > 0 else 1
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._firsts: dict[tuple[str, str], str] = {}
+        self._video: str | None = None
+        self._next = 0
+
+    def damaged(self, line: int, why: str) -> None:
+        self._add("damaged line was left out", "damaged lines were left out", f"line {line}: {why}")
+
+    def see(self, record: Record) -> None:
+        """Notice where the frames of a video have a gap."""
+        if record.frame is None:
+            return
+        if record.image != self._video:
+            self._video, self._next = record.image, 0
+        name = f"frame {self._next} of {self._video}"
+        if record.frame > self._next:
+            missing = -(-(record.frame - self._next) // self._stride)
+            self._add("frame is missing", "frames are missing", name, missing)
+        elif record.frame < self._next:
+            first = f"frame {record.frame} where {name} should be"
+            self._add("frame is not in order", "frames are not in order", first)
+        self._next = record.frame + self._stride
+
+    def _add(self, one: str, many: str, first: str, number: int = 1) -> None:
+        self._counts[one, many] += number
+        self._firsts.setdefault((one, many), first)
+
+    def sentences(self) -> list[str]:
+        return [
+            f"{self._path}: {count(number, *words)}; the first is {self._firsts[words]}"
+            for words, number in self._counts.items()
+        ]

@@ -1,0 +1,14 @@
+"""How numbers are told to people."""
+
+from __future__ import annotations
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """Return "1 image", "2,000 images".
+
+    Args:
+        number: How many there are.
+        one: What they are called if there is one, the verb too: "frame was".
+        many: What otherwise, where that is not `one` with an "s": "frames were".
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
