@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from rdlite.cli.parser import make_parser
+from rdlite.cli.describe import describe as describe_command_line
+from rdlite.cli.parser import GROUPS, make_parser
 
 MODULES = (
     "rdlite",
@@ -71,7 +71,7 @@ def describe() -> Iterator[str]:
             yield f"{name}{_signature(value)}"
         else:
             yield name
-    yield from _options("rdlite", make_parser())
+    yield from _options()
 
 
 def _is_ours(cls: type) -> bool:
@@ -123,22 +123,21 @@ def _default(value: Any) -> str:
     return "<factory>" if "factory" in repr(value) else repr(value)
 
 
-def _options(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for command, its_parser in action.choices.items():
-                yield from _options(f"{name} {command}", its_parser)
-        elif action.dest != "help":
-            yield f"{name} {_option(action)}"
+def _options() -> Iterator[str]:
+    content = describe_command_line(make_parser(), GROUPS)
+    for option in content["options"]:
+        yield f"rdlite {_option(option)}"
+    for command in content["commands"]:
+        yield from (f"rdlite {command['name']} {_option(one)}" for one in command["options"])
+    yield from (f"exit code {code}: {meaning}" for code, meaning in content["exit_codes"].items())
 
 
-def _option(action: argparse.Action) -> str:
-    names = "|".join(action.option_strings)
-    if action.nargs == 0:
-        return names
-    value = f"{{{','.join(action.choices)}}}" if action.choices else action.metavar or action.dest
-    default = "" if action.default is None else f"= {action.default!r}"
-    return " ".join(str(part) for part in (names, value, action.nargs or "", default) if part)
+def _option(one: Mapping[str, Any]) -> str:
+    value = f"{{{','.join(one['choices'])}}}" if one["choices"] else one["value"]
+    default = None if one["default"] is None else f"= {one['default']!r}"
+    must = "required" if one["required"] and one["names"] else None
+    parts = ("|".join(one["names"]), value, one["count"] or None, default, must)
+    return " ".join(str(part) for part in parts if part)
 
 
 if __name__ == "__main__":

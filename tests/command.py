@@ -12,7 +12,8 @@ import pytest
 
 from rdlite.cli import main
 
-PLAIN_USER = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+_IS_ROOT = sys.platform != "win32" and os.geteuid() == 0
+PLAIN_USER = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if _IS_ROOT else []
 """Goes before a command that is to respect the permissions of files, which root need not."""
 
 Printed = pytest.CaptureFixture[str]

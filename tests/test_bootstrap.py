@@ -57,7 +57,7 @@ def test_ap_of_a_draw_is_what_pycocotools_says_of_the_drawn_images(
     results = random_results(content, seed)
     for k, one in enumerate(results):  # equal scores would leave the order open
         one["score"] = round(one["score"] + 1e-4 * k / len(results), 8)
-    (result,) = measure(tmp_path, content, one=results).values()
+    result = measure(tmp_path, content, one=results, other=results)["one"]
     rng = np.random.default_rng(seed)
     draws = np.stack(
         [np.ones(20, np.int64), rng.multinomial(20, [1 / 20] * 20), 3 * (np.arange(20) < 2)]
@@ -133,14 +133,15 @@ def test_neither_batches_nor_time_change_the_draws(
 
 
 def test_results_of_other_images_are_not_compared(tmp_path: Path) -> None:
-    results = [
-        measure(tmp_path, content, a=random_results(content, 1))["a"]
-        for content in (random_set(1), random_set(2))
-    ]
-    with pytest.raises(OptionError, match="evaluate_all"):
-        compare_results(*results)
+    sets = [random_set(1), random_set(2)]
+    first, second = (measure(tmp_path, content, a=[], b=[])["a"] for content in sets)
+    alone = measure(tmp_path, sets[0], a=[])["a"]
+    for results in ((first, second), (first, alone), (alone, alone)):
+        with pytest.raises(OptionError, match="evaluate_all"):
+            compare_results(*results)
+    both = measure(tmp_path, random_set(1), a=[], b=[])
     with pytest.raises(OptionError, match="resamples"):
-        compare_results(results[0], results[0], resamples=0)
+        compare_results(both["a"], both["b"], resamples=0)
 
 
 def test_a_class_to_be_ignored_has_no_difference(tmp_path: Path) -> None:

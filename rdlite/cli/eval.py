@@ -13,7 +13,7 @@ from rdlite.cli.batch import make_detector
 from rdlite.cli.exits import OK, SOME_FAILED
 from rdlite.detector import Detector
 from rdlite.errors import OptionError
-from rdlite.evaluate import Comparison, EvalResult, compare_results, evaluate_all
+from rdlite.evaluate import Differences, EvalResult, compare_results, evaluate_all
 from rdlite.evaluate.draw import draw_confusion, draw_f1, draw_precision_recall, import_figure
 from rdlite.evaluate.result import NUMBERS, at_confidence, percent
 from rdlite.evaluate.saved import ENDINGS
@@ -117,7 +117,7 @@ def _bar(unit: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
-def _compare(measured: Mapping[str, EvalResult], quiet: bool) -> dict[str, Comparison]:
+def _compare(measured: Mapping[str, EvalResult], quiet: bool) -> dict[str, Differences]:
     """Return how each differs from the first, by name."""
     (_, first), *others = measured.items()
     compared = {}
@@ -131,7 +131,7 @@ def _content(
     annotations: str,
     sources: Mapping[str, Detector | Path],
     measured: Mapping[str, EvalResult],
-    compared: Mapping[str, Comparison],
+    compared: Mapping[str, Differences],
 ) -> dict[str, Any]:
     first = next(iter(measured))
     return {
@@ -159,7 +159,7 @@ def _write(folder: Path, content: Mapping[str, Any], measured: Mapping[str, Eval
         draw(measured, folder / name)
 
 
-def _lines(measured: Mapping[str, EvalResult], compared: Mapping[str, Comparison]) -> list[str]:
+def _lines(measured: Mapping[str, EvalResult], compared: Mapping[str, Differences]) -> list[str]:
     if not compared:
         (result,) = measured.values()
         return [result.summary()]
@@ -176,7 +176,7 @@ def _lines(measured: Mapping[str, EvalResult], compared: Mapping[str, Comparison
     return [*lines, *notes]
 
 
-def _table(measured: Mapping[str, EvalResult], compared: Mapping[str, Comparison]) -> list[str]:
+def _table(measured: Mapping[str, EvalResult], compared: Mapping[str, Differences]) -> list[str]:
     """The AP of each class, then the other numbers, a column for each model; and differences."""
     results = list(measured.values())
     rows = [["AP of class", *measured, *(f"{name}: difference" for name in compared)]]

@@ -15,6 +15,12 @@ OK: Final = 0
 FAILED: Final = 1
 SOME_FAILED: Final = 3
 INTERRUPTED: Final = 130
+MEANINGS: Final = {
+    OK: "all good",
+    FAILED: "wrong usage or nothing done",
+    SOME_FAILED: "some of it failed",
+    INTERRUPTED: "interrupted",
+}
 
 
 def prepare_streams() -> bool:

@@ -10,12 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from rdlite.cli.exits import FAILED
+from rdlite.cli.exits import FAILED, MEANINGS
 
 MODEL: Final = "name (see rdlite models) or .onnx file (default: the embedded model)"
-EXITS: Final = """\
-exit codes:
-  0 all good, 1 wrong usage or nothing done, 3 some of it failed, 130 interrupted"""
+EXITS: Final = "exit codes:\n  " + ", ".join(f"{code} {MEANINGS[code]}" for code in MEANINGS)
 SHELLS: Final = ("bash", "zsh", "fish", "tcsh", "powershell")
 FORMATS: Final = ("jsonl", "coco", "csv", "yolo", "voc", "parquet", "labelstudio")
 

@@ -50,6 +50,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="show it and exit"
     )
+    parser.add_argument(
+        "--help-json",
+        action=_HelpJson,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="show all commands and options as JSON and exit",
+    )
     commands = parser.add_subparsers(
         prog="rdlite",
         metavar="COMMAND",
@@ -79,6 +86,16 @@ class _Version(argparse.Action):
         from rdlite import __version__
 
         print(f"rdlite {__version__}")
+        parser.exit()
+
+
+class _HelpJson(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        import json
+
+        from rdlite.cli.describe import describe
+
+        print(json.dumps(describe(parser, GROUPS)))
         parser.exit()
 
 

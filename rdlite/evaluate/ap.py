@@ -6,11 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from rdlite.detector import Detector
 from rdlite.errors import OptionError
 from rdlite.evaluate.classnames import SharedClasses, agree, share_classes
 from rdlite.evaluate.cocofile import read_coco
 from rdlite.evaluate.dataset import DataError, ImageStore
+from rdlite.evaluate.matches import IOUS
 from rdlite.evaluate.result import CONF, MAX_DET, EvalResult
 from rdlite.evaluate.saved import open_saved
 from rdlite.evaluate.score import Truth, import_evaluator, keep_best, score
@@ -112,8 +116,9 @@ def _evaluate(
     if not counted:
         raise _no_image(content["images"], found, annotations, images)
     truth = Truth(content, counted, classes[0])
+    ious = IOUS if len(sources) > 1 else IOUS[:1]  # nothing is compared: the others take time
     return [
-        _result(truth, one, source.options, shared, options["max_det"])
+        _result(truth, one, source.options, shared, options["max_det"], ious)
         for one, source, shared in zip(found, sources, classes, strict=True)
     ]
 
@@ -185,8 +190,9 @@ def _result(
     options: Mapping[str, Any],
     classes: SharedClasses,
     max_det: int,
+    ious: npt.NDArray[np.float64],
 ) -> EvalResult:
-    scores = score(truth, keep_best(found.boxes, truth, max_det), max_det)
+    scores = score(truth, keep_best(found.boxes, truth, max_det), max_det, ious)
     return EvalResult(
         **scores.numbers,
         per_class=scores.per_class,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rdlite.errors import OptionError
-from rdlite.evaluate.matches import Matches, average_precision
+from rdlite.evaluate.matches import IOUS, Matches, average_precision
 from rdlite.evaluate.result import EvalResult, or_none
 from rdlite.evaluate.sources import Progress
 from rdlite.options import check_count
@@ -48,7 +48,7 @@ class Difference(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Differences:
     """The differences of two detectors.
 
     Attributes:
@@ -89,7 +89,7 @@ def compare_results(
     resamples: int = RESAMPLES,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Comparison:
+) -> Differences:
     """Say by how much the second is better, and how far that may be chance.
 
     As many images as the set has are drawn from it with replacement, again and again, and both
@@ -106,11 +106,11 @@ def compare_results(
         progress: Called with (draws done, draws in all).
 
     Raises:
-        OptionError: They are not of the same images and classes, or `resamples` is not positive.
+        OptionError: They are not of one call of `evaluate_all`, or `resamples` is not positive.
     """
     check_count("resamples", resamples)
-    if list(first.per_class) != list(second.per_class) or not _same_objects(first, second):
-        raise OptionError("the results are of other images or classes; make them by evaluate_all")
+    if list(first.per_class) != list(second.per_class) or not _comparable(first, second):
+        raise OptionError("the results are not of one call of evaluate_all; make them by one")
     whole = np.ones((1, first.images), np.int64)
     point = _difference(first, second, whole)[0]
     rng = np.random.default_rng(seed)
@@ -123,12 +123,16 @@ def compare_results(
             progress(done, resamples)
     ap, ap50 = _intervals(_over_classes(point[np.newaxis])[0], _over_classes(drawn))
     each = _intervals(point.mean(axis=-1), drawn.mean(axis=-1))
-    return Comparison(ap, ap50, dict(zip(first.per_class, each, strict=True)), resamples)
+    return Differences(ap, ap50, dict(zip(first.per_class, each, strict=True)), resamples)
 
 
-def _same_objects(first: EvalResult, second: EvalResult) -> bool:
+def _comparable(first: EvalResult, second: EvalResult) -> bool:
     pairs = zip(first.matches, second.matches, strict=True)
-    return all(np.array_equal(one.objects, other.objects) for one, other in pairs)
+    return all(
+        len(one.right) == len(other.right) == len(IOUS)
+        and np.array_equal(one.objects, other.objects)
+        for one, other in pairs
+    )
 
 
 def _batch(first: EvalResult, second: EvalResult) -> int:

@@ -22,8 +22,9 @@ class Matches(NamedTuple):
     Attributes:
         score: float64 (n,).
         image: int64 (n,), index of the image.
-        right: bool (10, n), whether the box is an object's at each of `IOUS`.
-        ignored: bool (10, n), whether it is neither right nor wrong.
+        right: bool (10, n), whether the box is an object's at each of `IOUS`; (1, n), at the first
+            of them, where one detector alone was evaluated.
+        ignored: bool, likewise, whether it is neither right nor wrong.
         objects: int64 (images,), how many there are to be found.
     """
 
@@ -72,7 +73,7 @@ def average_precision(one: Matches, weights: npt.NDArray[np.int64]) -> npt.NDArr
         weights: int64 (b, images), how often each choice has each image.
 
     Returns:
-        float64 (b, 10), at each of `IOUS`; NaN where a choice has no object of the class.
+        float64 (b, 10), or (b, 1), at each IoU of `one`; NaN where a choice has no object.
     """
     total = weights @ one.objects
     own = weights[:, one.image]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from rdlite.evaluate.classnames import SharedClasses
 from rdlite.evaluate.cocofile import is_ignored
-from rdlite.evaluate.matches import IOUS, Matches, f1_curve, peak
+from rdlite.evaluate.matches import Matches, f1_curve, peak
 from rdlite.evaluate.result import CONFUSION_CONF, NUMBERS, ClassResult
 from rdlite.evaluate.sources import Image
 
@@ -90,9 +90,14 @@ class Truth:
             "iscrowd": int(is_ignored(one)),
         }
 
-    def run(self, boxes: Sequence[dict[str, Any]], **params: Any) -> Mapping[str, Any]:
-        """Return what the evaluator gives for these boxes, with some of its parameters changed."""
-        run = self._eval_class(self.coco, self.coco.loadRes(list(boxes)), iouType="bbox")
+    def run(self, boxes: Any, **params: Any) -> Mapping[str, Any]:
+        """Return what the evaluator gives for boxes, with some of its parameters changed.
+
+        Args:
+            boxes: What `coco.loadRes` returned.
+            **params: Attributes of the evaluator's `params`.
+        """
+        run = self._eval_class(self.coco, boxes, iouType="bbox")
         for name, value in params.items():
             setattr(run.params, name, value)
         run.evaluate()
@@ -100,10 +105,17 @@ class Truth:
         evaluated: Mapping[str, Any] = run.eval
         return evaluated
 
-    def match(self, boxes: Sequence[dict[str, Any]], **params: Any) -> npt.NDArray[np.int64]:
-        """Return the id of the object that each box was matched with, 0 for none, int64 (n,)."""
-        run = self.run(boxes, areaRng=[_ALL], areaRngLbl=["all"], **params)
-        objects = np.zeros(len(boxes), np.int64)
+    def match(self, boxes: Any, iou: float, **params: Any) -> npt.NDArray[np.int64]:
+        """Return the id of the object that each box was matched with, 0 for none, int64 (n,).
+
+        Args:
+            boxes: As `run`.
+            iou: Least overlap.
+            **params: As `run`.
+        """
+        at = {"iouThrs": np.array([iou]), "areaRng": [_ALL], "areaRngLbl": ["all"]}
+        run = self.run(boxes, **at, **params)
+        objects = np.zeros(len(boxes.anns), np.int64)
         for pair in run["matched"]:  # the evaluator numbers boxes from 1, in their order
             box, one = map(int, pair.split("_"))
             objects[box - 1] = one
@@ -144,19 +156,27 @@ class Scores(NamedTuple):
     matches: tuple[Matches, ...]
 
 
-def score(truth: Truth, boxes: Sequence[dict[str, Any]], max_det: int) -> Scores:
+def score(
+    truth: Truth,
+    boxes: Sequence[dict[str, Any]],
+    max_det: int,
+    ious: npt.NDArray[np.float64],
+) -> Scores:
     """Measure boxes by annotations.
 
     Args:
         truth: The annotations.
         boxes: What `keep_best` returned.
         max_det: COCO's "maxDets".
+        ious: Which of `IOUS` the matches are wanted at, the first among them.
     """
-    run = truth.run(boxes, maxDets=[max_det])
+    loaded = truth.coco.loadRes(list(boxes))
+    run = truth.run(loaded, maxDets=[max_det])
     precision, recall = np.asarray(run["precision"])[..., 0], np.asarray(run["recall"])[..., 0]
     whole = precision[..., 0]  # (IoU, recall, class); after it come small, medium and large
     values = (whole, whole[0], whole[5], *np.moveaxis(precision, -1, 0)[1:], recall[..., 0])
-    matches = match_classes(truth, boxes, max_det)
+    objects = np.stack([truth.match(loaded, iou, maxDets=[max_det]) for iou in ious])
+    matches = by_class(truth, boxes, objects)
     return Scores(
         numbers=dict(zip(NUMBERS, map(_mean, values), strict=True)),
         per_class={
@@ -169,13 +189,10 @@ def score(truth: Truth, boxes: Sequence[dict[str, Any]], max_det: int) -> Scores
     )
 
 
-def match_classes(
-    truth: Truth, boxes: Sequence[dict[str, Any]], max_det: int
+def by_class(
+    truth: Truth, boxes: Sequence[dict[str, Any]], found: npt.NDArray[np.int64]
 ) -> tuple[Matches, ...]:
-    """Match the boxes of each class with its objects, at each IoU of COCO AP."""
-    found = np.stack(
-        [truth.match(boxes, maxDets=[max_det], iouThrs=np.array([iou])) for iou in IOUS]
-    )
+    """Return the matches of each class; `found` (IoUs, boxes) is what `Truth.match` returned."""
     category, image = (
         np.array([one[name] for one in boxes], np.int64) for name in ("category_id", "image_id")
     )
@@ -203,7 +220,8 @@ def confuse(truth: Truth, boxes: Sequence[dict[str, Any]]) -> npt.NDArray[np.int
         and the boxes on them, are in neither.
     """
     boxes = [one for one in boxes if one["score"] >= CONFUSION_CONF]
-    found = truth.match(boxes, useCats=0, maxDets=[max(1, len(boxes))], iouThrs=np.array([0.5]))
+    loaded = truth.coco.loadRes(boxes)
+    found = truth.match(loaded, 0.5, useCats=0, maxDets=[max(1, len(boxes))])
     background = len(truth.names)
     counts = np.zeros((background + 1, background + 1), np.int64)
     for one, matched in zip(boxes, found, strict=True):
