@@ -60,7 +60,9 @@ def class_color(class_id: int) -> tuple[int, int, int]:
 def _box(picture: npt.NDArray[np.uint8], one: Detection, width: int) -> None:
     import cv2
 
-    x1, y1, x2, y2 = (round(value) for value in one.xyxy)
+    # Edges far outside, which OpenCV could not count up to, stay outside.
+    ends = np.array(picture.shape[1::-1] * 2) + width
+    x1, y1, x2, y2 = (round(value) for value in np.clip(one.xyxy, -width, ends).tolist())
     color = class_color(one.class_id)
     cv2.rectangle(picture, (x1, y1), (x2, y2), color, width)
 

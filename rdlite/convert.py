@@ -186,7 +186,7 @@ class _Folder:
 
     def rename(self, record: Record) -> Record:
         names = self._frame_names(record) if record.frame is not None else self._names(record)
-        name = next((one for one in names if (self._folder / one).is_file()), None)
+        name = next((one for one in names if os.path.isfile(self._folder / one)), None)
         if name is None:
             name = names[0]
             self._missing += 1

@@ -12,8 +12,9 @@ import numpy as np
 
 from rdlite.errors import OptionError, ResultFileError
 from rdlite.results import Detections
-from rdlite.sinks.base import Where
+from rdlite.sinks.base import Where, as_utf8
 from rdlite.sinks.coco import coco_annotations, coco_categories, coco_image
+from rdlite.storage.journal import dump_line
 from rdlite.storage.jsonlines import read_header, scan_lines
 from rdlite.wording import count
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Record", "ResultFile", "open_results"]
 
 _ROWS = 100_000  # of a table; ten times as many bytes
+_LARGE = 1 << 63  # numbers of frames and their times are below it
+_SHOWN = 200  # characters of what is wrong with a line, which may be long
 
 
 class Record(NamedTuple):
@@ -111,7 +114,8 @@ class ResultFile:
         """Return all objects as one pandas DataFrame, one row per object.
 
         Columns: those of `Detections.to_pandas`, then `image`, `frame` (whole numbers, missing for
-        images) and `time` (seconds, NaN for images). An image without objects has no row.
+        images) and `time` (seconds, NaN for images). An image without objects has no row. A name
+        that is not valid UTF-8 has its other bytes as escapes, as in `rdlite.sinks.ParquetSink`.
 
         Raises:
             ImportError: pandas is not installed.
@@ -194,21 +198,30 @@ def read_record(line: Mapping[str, Any], header: Mapping[str, Any]) -> Record:
         OptionError: The line holds no detections, or those of another model.
     """
     found = Detections.from_dict(line, names=header["names"], category_ids=header["category_ids"])
-    for keys, types in _TYPES.items():
-        for key in keys:
-            if not isinstance(line.get(key), types):
-                raise OptionError(f"{key} is {line[key]!r}")
+    for key in ("image", "place", "frame", "pts", "time"):
+        if line.get(key) is not None and not _can_be(key, line[key]):
+            raise OptionError(f"{key} is {line[key]!r}")
     image, place, source = line.get("image"), line.get("place"), header.get("source")
     if image is None and source is not None:
         image, place = source, _base_name(source)
     return Record(found, image, line.get("frame"), line.get("pts"), line.get("time"), place)
 
 
-_TYPES: Mapping[tuple[str, ...], Any] = {
-    ("image", "place"): str | None,
-    ("frame", "pts"): int | None,
-    ("time",): float | int | None,
-}
+def _can_be(key: str, value: Any) -> bool:
+    """Whether a value is one that every format can hold; True and False are no numbers here."""
+    if key in ("image", "place"):
+        return _is_name(value)
+    if key == "time":
+        return type(value) in (int, float) and abs(value) < _LARGE  # False for NaN as well
+    return type(value) is int and abs(value) < _LARGE and (value >= 0 or key == "pts")
+
+
+def _is_name(value: Any, errors: str = "surrogateescape") -> bool:
+    """Whether a value is text that can name a file: bytes that are no UTF-8 come from escapes."""
+    try:
+        return isinstance(value, str) and "\0" not in value and value.encode("utf-8", errors) != b""
+    except UnicodeEncodeError:
+        return False
 
 
 def _base_name(path: str) -> str:
@@ -223,10 +236,23 @@ def _check_header(path: Path, header: Mapping[str, Any]) -> None:
         )
     types = {"names": list, "category_ids": list, "source": str | None, "options": dict | None}
     wrong = [key for key, kind in types.items() if not isinstance(header.get(key), kind)]
-    wrong += [] if all(isinstance(name, str) for name in header["names"]) else ["names"]
-    wrong += [] if len(header["names"]) == len(header["category_ids"]) else ["category_ids"]
+    if not wrong:
+        ids, source = header["category_ids"], header.get("source")
+        wrong += [] if all(_is_name(name, "strict") for name in header["names"]) else ["names"]
+        wrong += [] if len(ids) == len(header["names"]) else ["category_ids"]
+        wrong += [] if all(type(one) is int for one in ids) else ["category_ids"]
+        wrong += [] if source is None or _is_name(source) else ["source"]
+        wrong += [] if _is_json(header) else ["a number that is too large"]
     if wrong:
         raise ResultFileError(f"the header of {path} is damaged: {wrong[0]} cannot be read")
+
+
+def _is_json(header: Mapping[str, Any]) -> bool:
+    try:
+        dump_line(header)
+    except ValueError:  # 1e999 is read as infinity, which JSON has no word for
+        return False
+    return True
 
 
 def _table(records: list[Record], names: tuple[str, ...]) -> pandas.DataFrame:
@@ -247,7 +273,7 @@ def _table(records: list[Record], names: tuple[str, ...]) -> pandas.DataFrame:
         class_id=classes,
         class_name=[names[index] for index in classes.tolist()],
         confidence=np.concatenate([one.confidence for one in found]),
-        image=repeated([record.image for record in records]),
+        image=repeated([as_utf8(record.image) for record in records]),
         frame=pandas.array(repeated([record.frame for record in records]), dtype="Int64"),
         time=np.array(repeated([record.time for record in records]), dtype=float),
     )
@@ -266,7 +292,8 @@ class _Faults:
         self._next = 0
 
     def damaged(self, line: int, why: str) -> None:
-        self._add("damaged line was left out", "damaged lines were left out", f"line {line}: {why}")
+        first = f"line {line}: {why[:_SHOWN]}"
+        self._add("damaged line was left out", "damaged lines were left out", first)
 
     def see(self, record: Record) -> None:
         """Notice where the frames of a video have a gap."""

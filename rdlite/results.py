@@ -28,6 +28,7 @@ __all__ = ["Detection", "Detections"]
 # from one CPU type to another, and half the text of an exact float32.
 _PIXEL_DIGITS = 3
 _SCORE_DIGITS = 6
+_LARGEST = (1 << 31) - 1  # pixels of a side
 _NOT_XML = re.compile("[^\t\n -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -148,24 +149,29 @@ class Detections:
         try:
             objects = line["detections"]
             width, height = line["width"], line["height"]
-            if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
+            if not all(isinstance(side, int) and 1 <= side <= _LARGEST for side in (width, height)):
                 raise ValueError(f"size {width!r} x {height!r}")
-            found = cls(
-                xyxy=np.array([one["xyxy"] for one in objects], np.float32).reshape(-1, 4),
-                confidence=np.array([one["confidence"] for one in objects], np.float32),
-                class_id=np.array([one["class_id"] for one in objects], np.int64),
-                names=tuple(names),
-                category_ids=tuple(category_ids),
-                image_size=(width, height),
-                dropped_nonfinite=line.get("dropped_nonfinite", 0),
-            )
+            lost = line.get("dropped_nonfinite", 0)
+            if not isinstance(lost, int) or lost < 0:
+                raise ValueError(f"dropped_nonfinite {lost!r}")
+            with np.errstate(over="ignore"):  # what is not finite is refused below
+                found = cls(
+                    xyxy=np.array([one["xyxy"] for one in objects], np.float32).reshape(-1, 4),
+                    confidence=np.array([one["confidence"] for one in objects], np.float32),
+                    class_id=np.array([one["class_id"] for one in objects], np.int64),
+                    names=tuple(names),
+                    category_ids=tuple(category_ids),
+                    image_size=(width, height),
+                    dropped_nonfinite=lost,
+                )
             given = [one["class_name"] for one in objects]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise OptionError(f"not detections as to_dict describes them: {error!r}") from error
         if found.class_names != given:
             raise OptionError(f"the classes are {found.class_names} by number, {given} by name")
-        if not (np.isfinite(found.xyxy).all() and np.isfinite(found.confidence).all()):
-            raise OptionError("boxes and scores must be finite numbers")
+        scores = found.confidence
+        if not (np.isfinite(found.xyxy).all() and ((scores >= 0) & (scores <= 1)).all()):
+            raise OptionError("boxes must be finite numbers, and scores from 0 to 1")
         return found
 
     @property
@@ -398,6 +404,9 @@ def _voc(
 
 
 def _leaf(parent: ElementTree.Element, tag: str, value: object) -> None:
-    # What XML cannot hold, which file names can, as in JSON: \u0001, \udcff.
-    text = _NOT_XML.sub(lambda match: f"\\u{ord(match[0]):04x}", str(value))
-    ElementTree.SubElement(parent, tag).text = text
+    ElementTree.SubElement(parent, tag).text = xml_text(str(value))
+
+
+def xml_text(text: str) -> str:
+    r"""Return text with what XML cannot hold, which names can, as in JSON: \u0001, \udcff."""
+    return _NOT_XML.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

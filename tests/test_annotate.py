@@ -51,6 +51,12 @@ def test_draw_of_nothing_changes_nothing() -> None:
     assert (draw(gray(40, 30), found(size=(40, 30))) == 128).all()
 
 
+def test_edges_beyond_all_counting_stay_outside() -> None:
+    far = draw(gray(100, 80), found((-1e30, 40, 1e30, 1e30), size=(100, 80)))
+    near = draw(gray(100, 80), found((-50, 40, 150, 130), size=(100, 80)))
+    assert (far == near).all()
+
+
 def test_draw_takes_a_read_only_view() -> None:
     image = gray(80, 60)[:, ::-1]
     image.flags.writeable = False

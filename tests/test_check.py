@@ -213,34 +213,51 @@ def test_a_library_that_pip_does_not_know(site: Site) -> None:
     assert site.check(bare=True)["opencv-python"]["status"] == "note"
 
 
-def test_folders_that_hide_what_is_installed(site: Site, tmp_path: Path) -> None:
-    site.rdlite(installed=False)
+@pytest.mark.parametrize("name", ["rdlite", "av"])
+def test_a_folder_that_hides_what_is_installed(site: Site, tmp_path: Path, name: str) -> None:
+    here = Site(tmp_path / "here")
+    if name == "rdlite":
+        here.rdlite(installed=False)
+    else:
+        here.module(name)
+    site.bare().distribution("av", "18.1", "av")
     site.module("av")
-    other = Site(tmp_path / "other")
-    other.bare().distribution("av", "18.1", "av")
-    other.module("av")
-    both = Site(site.folder)
-    both.folder = Path(f"{site.folder}{os.pathsep}{other.folder}")
-    found = both.check(bare=True)
-    for name in ("rdlite", "av"):
-        assert found[name]["status"] == "bad"
-        assert found[name]["detail"].startswith(f"{site.folder / name} hides the installed")
-        assert found[name]["mend"].startswith(f"rename {site.folder / name}, or run rdlite in an")
+    hidden, site.folder = site.folder, Path(f"{here.folder}{os.pathsep}{site.folder}")
+    finding = site.check(bare=True)[name]
+    assert finding["status"] == "bad"
+    assert finding["detail"].startswith(f"{here.folder / name} hides the installed")
+    assert str(hidden / name) in finding["detail"] or name == "av"
+    assert finding["mend"].startswith(f"rename {here.folder / name}, or run rdlite in an")
 
 
-@pytest.mark.parametrize("content", [None, b"compiled for something else"])
-def test_a_compiled_module_that_is_missing_or_of_another_machine(
-    site: Site, content: bytes | None
+@pytest.mark.parametrize(
+    ("kept", "what", "detail"),
+    [
+        (None, "kernels", "are not compiled"),
+        (100, "kernels", "cannot read file data"),  # what the loader says
+        (20_000, "rdlite._core", "ends Python when it is loaded (SIG"),
+    ],
+)
+def test_a_compiled_module_that_is_missing_or_cut_off(
+    site: Site, kept: int | None, what: str, detail: str
 ) -> None:
     for module in site.rdlite().glob("_core.*[od]"):
+        content = module.read_bytes()
         module.unlink()
-        if content:
-            module.write_bytes(content)
-    finding = site.check()["kernels"]
-    assert finding["status"] == "bad" and finding["mend"] == (
+        if kept:
+            module.write_bytes(content[:kept])
+    finding = site.check()[what]
+    assert finding["status"] == "bad" and detail in finding["detail"]
+    assert finding["mend"] == (
         f"pip install --force-reinstall --no-deps rdlite=={metadata.version('rdlite')}"
     )
-    assert ("not compiled" in finding["detail"]) == (content is None)
+
+
+def test_a_library_that_crashes(site: Site) -> None:
+    site.bare().module("cv2", "import os\nos.abort()")
+    finding = site.check(bare=True)["cv2"]
+    assert finding["detail"] == "ends Python when it is loaded (SIGABRT)"
+    assert finding["mend"].endswith("--only-binary :all: opencv-python")
 
 
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit comes with util-linux")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,6 +106,40 @@ def test_two_sources_never_share_an_output(tmp_path: Path, capsys: Printed) -> N
     assert cli("convert", tmp_path / "in", "--format", "csv") == 1
     assert "would both become" in capsys.readouterr().err
     assert names(tmp_path / "in") == ["clip.jsonl", "clip.jsonl.gz", "clip.mp4"]
+
+
+def test_a_file_that_is_named_twice_is_taken_once(tmp_path: Path, capsys: Printed) -> None:
+    file = video_results(tmp_path / "in")
+    sources = (tmp_path / "in", file, file.parent / ".." / "in" / file.name)
+    assert cli("convert", *sources, "--format", "csv", "--join", "-o", tmp_path / "a.csv") == 0
+    assert "2 images and frames, 4 objects" in capsys.readouterr().out
+
+
+def test_an_output_that_cannot_be_made_stops_no_other(tmp_path: Path, capsys: Printed) -> None:
+    for name in "ab":
+        video_results(tmp_path / "in" / name)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a").write_text("mine")
+    assert cli("convert", tmp_path / "in", "--format", "csv", "-o", tmp_path / "out") == 3
+    assert f"{tmp_path}/out/a cannot be made" in capsys.readouterr().err
+    assert names(tmp_path / "out") == ["a", "b/clip.csv"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(
+    tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        video_results(tmp_path / "in" / name)
+    scandir = os.scandir
+
+    def refusing(path: str) -> Any:
+        if str(path).endswith("b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert cli("convert", tmp_path / "in", "--format", "csv") == 1
+    assert f"{tmp_path}/in/b: Permission denied" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("source", ["gone.jsonl", "empty", "*.jsonl"])

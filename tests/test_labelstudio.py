@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -52,6 +53,17 @@ def test_names_of_images_and_frames(tmp_path: Path) -> None:
         {"image": "/data/local-files/?d=%C3%9F%FF.jpg"},
     ]
     assert tasks(tmp_path / "out") == []
+
+
+def test_a_class_name_that_xml_cannot_hold_is_one_label(tmp_path: Path) -> None:
+    names = ("a\x01", "b")
+    one = replace(found(), names=names)
+    with open_sink("labelstudio", tmp_path / "out", header=header(names=names)) as sink:
+        sink.write(one, image="a.jpg")
+    labels = ElementTree.parse(tmp_path / "out" / "label_config.xml").iter("Label")
+    (task,) = json.loads((tmp_path / "out" / "tasks.json").read_text())
+    used = {r["value"]["rectanglelabels"][0] for r in task["predictions"][0]["result"]}
+    assert {label.get("value") for label in labels} == used == {r"a\u0001", "b"}
 
 
 def test_the_interface_names_all_classes(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from rdlite import ResultFileError, open_results
 from rdlite.convert import convert
+from rdlite.errors import RdliteError
+from rdlite.report import write_report
 from rdlite.results import Detections
-from rdlite.sinks import open_sink, to_line
+from rdlite.sinks import FORMATS, open_sink, to_line
 from rdlite.storage.journal import dump_line
 from tests.samples import CATEGORY_IDS, NAMES, detections, found, header
 
@@ -133,6 +135,17 @@ def test_a_compressed_file_is_read_alike_and_may_be_cut(tmp_path: Path) -> None:
         open_results(path)
 
 
+WHOLE = st.sampled_from([0, -1, 7, 2**31, 2**63 - 1, 2**63, 10**30, 10**400])
+REAL = st.sampled_from([0.5, -1.5, 1e30, 1e39, 1e300, float("inf"), float("nan")])
+TEXT = st.sampled_from(
+    ["", "..", "../x", "C:\\x", "a\0", "\ud800", "\udcff", "</script>", 5000 * "x"]
+)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | WHOLE | REAL | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=1),
+    max_leaves=4,
+)
+
 OTHER_CLASS = to_line(found(), image="x.jpg")
 OTHER_CLASS["detections"][0] = OTHER_CLASS["detections"][0] | {"class_id": 7}
 OTHER_NAME = to_line(found(), image="x.jpg")
@@ -154,6 +167,21 @@ OTHER_NAME["detections"][0] = OTHER_NAME["detections"][0] | {"class_name": "cat"
         (to_line(found()) | {"image": 3}, "image is 3"),
         (to_line(found()) | {"frame": "3"}, "frame is '3'"),
         (to_line(found()) | {"time": []}, "time is []"),
+        ('{"image": "x.jpg", "time": NaN}\n', "it is no JSON object"),
+        *(
+            (json.dumps(to_line(found()) | {key: value}) + "\n", f"{key} is {value!r}"[:100])
+            for key, value in [
+                ("frame", -1),
+                ("frame", 2**63),
+                ("frame", True),
+                ("pts", -(2**63)),
+                ("time", 10**400),
+                ("image", "\ud800.jpg"),
+                ("image", "a\0.jpg"),
+                ("place", ""),
+            ]
+        ),
+        (dump_line(to_line(found()) | {"time": 7}).replace("7}", "1e999}"), "time is inf"),
     ],
 )
 def test_a_damaged_line_costs_no_other(line: Any, why: str, tmp_path: Path) -> None:
@@ -217,6 +245,13 @@ def test_two_files_joined_are_refused_where_the_second_begins(tmp_path: Path) ->
         (dump_line(header() | {"names": [["a"], 3]}), "damaged: names cannot be read"),
         (dump_line(header() | {"options": [1]}), "damaged: options cannot be read"),
         (dump_line(header() | {"source": 3}), "damaged: source cannot be read"),
+        (dump_line(header() | {"source": "a\0"}), "damaged: source cannot be read"),
+        (dump_line(header() | {"names": ["a", "\udcff"]}), "damaged: names cannot be read"),
+        (dump_line(header() | {"category_ids": [1, 1.5]}), "damaged: category_ids cannot"),
+        (
+            dump_line(header(options={"conf": 7})).replace("7}", "1e999}"),
+            "number that is too large",
+        ),
     ],
 )
 def test_other_files_are_refused(text: str, message: str, tmp_path: Path) -> None:
@@ -283,6 +318,47 @@ def test_pycocotools_loads_results_as_detections(tmp_path: Path) -> None:
     loaded = truth.loadRes(content["annotations"])
     assert len(loaded.anns) == len(content["annotations"]) == 4
     assert loaded.loadCats(10)[0]["name"] == "traffic light"
+
+
+def test_names_that_are_not_utf8_are_in_tables_and_pages(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    video = "\udcff.mp4"
+    head = header() | {"source": video, "source_size": 1, "mtime_ns": 1}
+    path = text_file(tmp_path / "a.jsonl", to_line(found(), frame=0), head=head)
+    (record,) = open_results(path)
+    assert record.image == video
+    assert open_results(path).to_pandas().image.tolist() == ["\\udcff.mp4"] * 2
+    write_report(path, tmp_path / "a.html")
+    assert "<title>\\xff.mp4: " in (tmp_path / "a.html").read_text()
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.data())
+def test_whatever_a_line_says_every_format_can_hold_what_is_read(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A line with any value in any place is read, or left out and told of."""
+    for package in ("pandas", "pyarrow"):
+        pytest.importorskip(package)
+    folder = tmp_path_factory.mktemp("any")
+    line = to_line(found(1), image="a.jpg", frame=0, pts=0, time=0.0)
+    part = data.draw(st.sampled_from([line, line["detections"][0]]))
+    part[data.draw(st.sampled_from([*part, "place", "dropped_nonfinite"]))] = data.draw(ANYTHING)
+    text = (
+        dump_line(header()) + json.dumps(line) + "\n" + dump_line(to_line(found(1), image="b.jpg"))
+    )
+    (folder / "a.jsonl").write_text(text)
+    results = open_results(folder / "a.jsonl")
+    read = len(list(results))
+    assert (read == 1) == any("damaged line" in one for one in results.warnings())
+    assert len(results.to_pandas()) == sum(len(record.found) for record in results)
+    for format in FORMATS:
+        try:
+            assert convert(results.path, format, folder / format).records == read
+        except RdliteError:  # nothing is written to "../x.txt"
+            assert format in ("yolo", "voc")
+    convert(results.path, "csv", folder / "named.csv", images=folder)
+    assert write_report(results.path, folder / "a.html").frames == read
 
 
 @pytest.mark.slow

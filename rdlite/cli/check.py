@@ -14,7 +14,9 @@ from rdlite.cli.finding import Finding, Look
 # What runs is tried only once what it needs is sound: its own failure would tell nothing more, and
 # name a command that does not help.
 _STAGES: Final[Sequence[Sequence[Look]]] = (
-    (installed.machine, installed.package, installed.libraries),
+    (installed.machine, installed.package),
+    (installed.loading,),
+    (installed.libraries,),
     (working.kernels, working.models, working.resources),
     (working.detection, working.video, installed.extras),
 )

@@ -35,7 +35,8 @@ def convert(
     """Write results in another format; see `rdlite convert --help`."""
     from tqdm import tqdm
 
-    files = [file for source in sources for file in _files(source)]
+    named = [file for source in sources for file in _files(source)]
+    files = list({os.path.realpath(file): file for file in named}.values())
     jobs = _jobs(sources, files, format, output, join=join)
     total, written = Converted(), []
     hidden = True if quiet else None  # None: shown at a terminal only
@@ -51,7 +52,7 @@ def convert(
         for place, group in jobs.items():
             try:
                 if place != STDOUT:
-                    Path(place).parent.mkdir(parents=True, exist_ok=True)
+                    _make_folder(Path(place).parent)
                 done = convert_files(
                     group, format, place, overwrite=overwrite, images=images, progress=bar.update
                 )
@@ -71,7 +72,7 @@ def convert(
 def _files(source: str) -> Iterator[str]:
     """Yield a file that is named, and of a folder or pattern all results."""
     if os.path.isdir(source):
-        for folder, folders, names in os.walk(source):
+        for folder, folders, names in os.walk(source, onerror=_stop):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
                 if name.endswith(_ENDINGS) and name != ERRORS and not name.startswith("."):
@@ -80,6 +81,17 @@ def _files(source: str) -> Iterator[str]:
         yield from sorted(filter(os.path.isfile, glob.glob(source, recursive=True)))
     else:
         yield source
+
+
+def _stop(error: OSError) -> None:
+    raise error  # or os.walk leaves out, without a word, what it cannot read
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"{folder} cannot be made: {error.strerror}; use another -o") from error
 
 
 def _jobs(
@@ -99,7 +111,7 @@ def _jobs(
         into = os.path.isdir(output) and not FORMATS[format].folder
         return {os.path.join(output, _stem(files[0]) + ending) if into else output: files}
     jobs: dict[str, list[str]] = {}
-    top = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
+    top = "" if output is None else _top(files)
     for file in files:
         folder = os.path.dirname(file)
         if output is not None:
@@ -109,6 +121,14 @@ def _jobs(
             raise OptionError(f"{file} and {jobs[place][0]} would both become {place}")
         jobs[place] = [file]
     return jobs
+
+
+def _top(files: list[str]) -> str:
+    """Return the folder that holds all files."""
+    try:
+        return os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
+    except ValueError as error:
+        raise OptionError("files on several drives cannot go into one -o; leave it out") from error
 
 
 def _stem(file: str) -> str:

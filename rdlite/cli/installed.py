@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import platform
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import metadata
@@ -12,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import rdlite
-from rdlite.cli.finding import Finding, origin
+from rdlite.cli.finding import Finding, origin, reinstall
 from rdlite.cpu import cpu_name
 
 if TYPE_CHECKING:
@@ -30,6 +33,15 @@ _EXTRAS: Final = {
 """What the extras are for, those of the commands."""
 
 _OPENCV: Final = "opencv{}-python{}"
+_KERNELS: Final = "rdlite._core"
+_AGAIN: Final = "pip install --force-reinstall --no-deps --only-binary :all:"
+_LOAD: Final = """
+import contextlib, importlib, sys
+for name in sys.argv[1:]:
+    print(name, flush=True)
+    with contextlib.suppress(Exception):
+        importlib.import_module(name)
+"""
 
 
 def machine() -> Iterator[Finding]:
@@ -40,7 +52,9 @@ def machine() -> Iterator[Finding]:
 
 
 def package() -> Iterator[Finding]:
-    """Look whether the rdlite that runs is the one that is installed."""
+    """Look whether the rdlite that runs is the one that is installed, with its requirements."""
+    if importlib.util.find_spec("packaging") is None:  # reads them
+        yield Finding("packaging", "bad", "is not installed", "pip install packaging")
     folder = Path(rdlite.__file__).parent
     try:
         distribution = metadata.distribution("rdlite")
@@ -56,11 +70,22 @@ def package() -> Iterator[Finding]:
         yield Finding("rdlite", "ok", f"{distribution.version}, {folder}")
 
 
+def loading() -> Iterator[Finding]:
+    """Look whether native code ends Python as it is loaded, in a process of its own."""
+    modules = [_MODULES.get(r.name, r.name) for r in _requirements("")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-P", "-c", _LOAD, *modules, _KERNELS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode == 0:
+        return
+    module = done.stdout.split()[-1]
+    names = {module: name for name, module in _MODULES.items()}
+    mend = reinstall() if module == _KERNELS else f"{_AGAIN} {names.get(module, module)}"
+    yield Finding(module, "bad", f"ends Python when it is loaded ({_how(done.returncode)})", mend)
+
+
 def libraries() -> Iterator[Finding]:
     """Look at each distribution that rdlite requires: there, once, new enough, importable."""
-    if importlib.util.find_spec("packaging") is None:  # reads what is required
-        yield Finding("packaging", "bad", "is not installed", "pip install packaging")
-        return
     owners = metadata.packages_distributions()
     for requirement in _requirements(""):
         module = _MODULES.get(requirement.name, requirement.name)
@@ -137,6 +162,13 @@ def _library(requirement: Requirement, module: str, names: list[str]) -> Finding
     return Finding(what, "ok", detail)
 
 
+def _how(code: int) -> str:
+    try:
+        return signal.Signals(-code).name
+    except ValueError:  # Windows has other codes
+        return f"exit code {code}"
+
+
 def _preferred(what: str, names: list[str]) -> str:
     """Return which of several distributions of one module to keep."""
     if what != "opencv-python":
@@ -153,7 +185,7 @@ def _mend_import(requirement: Requirement, name: str, error: str) -> str:
         # built for another major version of NumPy
         return f"pip install --upgrade numpy {name}"
     wanted = f'"{name}{requirement.specifier}"'
-    return f"pip install --force-reinstall --no-deps --only-binary :all: {wanted}"
+    return f"{_AGAIN} {wanted}"
 
 
 def _hidden(module: str, distribution: metadata.Distribution) -> Path | None:

@@ -82,12 +82,12 @@ class Collected:
     def _keep(self, record: Record) -> None:
         found = record.found
         self.names.append(record.image)
-        # A damaged file may state any number: what no file can hold is shown as the nearest that
-        # can be, or as an unknown time.
+        # A damaged file may state any number: one that the page cannot hold is shown as the
+        # nearest that it can, or as an unknown time.
         frame, time = record.frame, record.time
-        self.index.append(-1 if frame is None else min(max(0, frame), _GREATEST_U4 - 1))
+        self.index.append(-1 if frame is None else min(frame, _GREATEST_U4 - 1))
         self.seconds.append(math.nan if time is None or not -1 < time < _LATEST else time)
-        self.sizes.extend(min(side, _GREATEST_U4) for side in found.image_size)
+        self.sizes.extend(found.image_size)
         self.counts.append(len(found))
         self.boxes.frombytes(found.xyxy.tobytes())
         self.scores.frombytes(found.confidence.tobytes())

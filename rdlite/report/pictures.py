@@ -129,7 +129,7 @@ def locate(name: str, folders: Sequence[Path]) -> Path | None:
         if folder.is_file():
             return folder
         for path in (folder / name, folder / base):
-            if base and path.is_file():
+            if base and os.path.isfile(path):  # also False for names that no file can have
                 return path
     return None
 

@@ -194,7 +194,7 @@ def _meta(
     colors = (class_color(number) for number in range(len(file.names)))
     return {
         "kind": f"rdlite report · {'images' if file.source is None else 'video'}",
-        "title": PurePath(file.source or utf8_name(file.path)).name,
+        "title": PurePath(utf8_name(file.source or file.path)).name,
         "video": file.source is not None,
         "noun": noun,
         "range": _range(found) if file.source is not None else None,
@@ -243,7 +243,7 @@ def _facts(file: ResultFile) -> list[list[str]]:
     options = [f"{key} {value}" for key, value in file.options.items() if value is not None]
     return [
         ["Detections", utf8_name(file.path)],
-        *([["Video", file.source]] if file.source is not None else []),
+        *([["Video", utf8_name(file.source)]] if file.source is not None else []),
         ["Model", f"{names[0]} ({sha256[:12]})" if names else f"with SHA-256 {sha256}"],
         ["Options", ", ".join(options) or "not stated"],
         ["Page made by", f"rdlite {rdlite.__version__}"],

@@ -107,5 +107,10 @@ def to_line(
     return where | detections.to_dict()
 
 
+def as_utf8(name: str | None) -> str | None:
+    r"""Return a name as UTF-8 can hold it, its other bytes as escapes such as `\udcff`."""
+    return name and name.encode("utf-8", "backslashreplace").decode()
+
+
 def _microseconds(time: float | None) -> float | None:
     return None if time is None else round(time, 6)

@@ -55,7 +55,11 @@ class CocoSink(TextSink):
             _BLOCK, "w+", encoding="ascii", dir=None if path == STDOUT else str(Path(path).parent)
         )
         head = '{"annotations": [' if image_ids is None else "["
-        super().__init__(path, head, overwrite=overwrite)
+        try:
+            super().__init__(path, head, overwrite=overwrite)
+        except BaseException:
+            self._entries.close()
+            raise
 
     def _add(self, found: Detections, where: Where) -> None:
         if self._image_ids is None:
@@ -81,9 +85,10 @@ class CocoSink(TextSink):
     def _finish(self) -> None:
         if self._image_ids is not None:
             self._put("\n]\n")
+            self._entries.close()
             return
         self._put('\n], "images": [')
-        with self._naming_errors():
+        with self._naming_errors(), self._entries:
             self._entries.seek(0)
             while block := self._entries.read(_BLOCK):
                 self._put(block)

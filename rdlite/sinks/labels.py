@@ -153,8 +153,8 @@ def check_inside(name: str | None) -> PurePath:
     """Return a path in a folder of results, or refuse one that could lead out of it.
 
     Raises:
-        OptionError: There is none, or it is absolute, holds ".." or a NUL, or begins with a drive,
-            whatever the system that it comes from or that runs this.
+        OptionError: There is none, or it holds ".." or a NUL, or is absolute, also as a path of
+            Windows on another system.
     """
     path, windows = PurePath(name or ""), PureWindowsPath(name or "")
     if not name or not path.name:

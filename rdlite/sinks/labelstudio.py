@@ -11,7 +11,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from rdlite.errors import OptionError
-from rdlite.results import Detections
+from rdlite.results import Detections, xml_text
 from rdlite.sinks.base import STDOUT, Sink, Where
 from rdlite.storage.journal import dump_line
 from rdlite.storage.partial import PartialFolder
@@ -93,7 +93,7 @@ def label_config(names: Sequence[str]) -> str:
     ElementTree.SubElement(view, "Image", name=_TO, value="$image", zoom="true")
     labels = ElementTree.SubElement(view, "RectangleLabels", name=_FROM, toName=_TO)
     for name in names:
-        ElementTree.SubElement(labels, "Label", value=name)
+        ElementTree.SubElement(labels, "Label", value=xml_text(name))
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode") + "\n"
 
@@ -130,6 +130,6 @@ def _region(number: int, one: Mapping[str, Any], size: tuple[int, int]) -> dict[
             "width": round(100 * (x2 - x1) / width, 6),
             "height": round(100 * (y2 - y1) / height, 6),
             "rotation": 0,
-            "rectanglelabels": [one["class_name"]],
+            "rectanglelabels": [xml_text(one["class_name"])],
         },
     }

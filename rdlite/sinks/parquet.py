@@ -10,7 +10,7 @@ from typing import Any
 
 from rdlite.errors import OptionError
 from rdlite.results import Detections
-from rdlite.sinks.base import STDOUT, Sink, Where
+from rdlite.sinks.base import STDOUT, Sink, Where, as_utf8
 from rdlite.sinks.text import COLUMNS
 from rdlite.storage.partial import PartialFile
 
@@ -65,8 +65,7 @@ class ParquetSink(Sink):
             raise
 
     def _add(self, found: Detections, where: Where) -> None:
-        image = where.image and where.image.encode("utf-8", "backslashreplace").decode()
-        source = (image, where.frame, where.time)
+        source = (as_utf8(where.image), where.frame, where.time)
         self._rows += (
             (*one["xyxy"], one["class_id"], one["class_name"], one["confidence"], *source)
             for one in found.to_dict()["detections"]

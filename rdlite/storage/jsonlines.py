@@ -97,10 +97,17 @@ def check_header(path: str | os.PathLike[str], text: bytes) -> dict[str, Any]:
 def parse_line(text: bytes) -> dict[str, Any] | None:
     """Return the JSON object that is a line, None if it is none."""
     try:
-        value = json.loads(text)
+        value = _DECODER.decode(text.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")  # though Python takes NaN and Infinity
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _reading(path: str | os.PathLike[str]) -> BinaryIO:
@@ -111,9 +118,12 @@ def _reading(path: str | os.PathLike[str]) -> BinaryIO:
         if not stat.S_ISREG(mode):
             raise ResultFileError(f"{path} is no file on disk, and could not be read again")
         file = open(path, "rb")
+        if file.peek(2)[:2] != b"\x1f\x8b":
+            return file
+        file.close()
+        return cast(BinaryIO, gzip.open(path))
     except OSError as error:
         raise _unreadable(path, error) from error
-    return cast(BinaryIO, gzip.open(file)) if file.peek(2)[:2] == b"\x1f\x8b" else file
 
 
 def _next_line(path: str | os.PathLike[str], file: BinaryIO) -> tuple[bytes, str]:

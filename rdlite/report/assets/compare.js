@@ -212,7 +212,8 @@
     const order = [...tally.keys()].sort((a, b) => tally[b] - tally[a]);
     $("class").append(element("option", {value: ""}, "all"), ...order.map((n) =>
       element("option", {value: n}, `${data.classes[n]} (${tally[n]})`)));
-    $("score").min = $("score").value = data.options.conf;
+    // Whole hundredths: scores in the page are rounded, and must not fall below the slider's end.
+    $("score").min = $("score").value = Math.floor(data.options.conf * 100 + 1e-9) / 100;
   }
 
   function step(by) {

@@ -96,6 +96,7 @@ class Report {
     byId("all-classes").addEventListener("click", () => {
       this.filter.classes.clear();
       for (const row of this.rows) row.box.checked = false;
+      this.rows[0].box.focus(); // the button is about to be switched off
       this.update();
     });
   }

@@ -44,13 +44,20 @@ class Viewer {
     const { byId, data, frame } = this;
     this.highlight = -1;
     byId("viewer-title").textContent = frameName(data, frame);
-    byId("viewer-previous").disabled = this.place === 0;
-    byId("viewer-next").disabled = this.place === this.gallery.frames.length - 1;
+    this.enable(byId("viewer-previous"), this.place > 0);
+    this.enable(byId("viewer-next"), this.place < this.gallery.frames.length - 1);
     this.fillLink();
     const shown = objectsOf(data, frame, this.gallery.want).reverse();
     byId("viewer-objects").replaceChildren(...shown.map((object) => this.row(object)));
     byId("viewer-note").textContent = this.note(shown.length);
     this.draw();
+  }
+
+  /** Switch a button on or off; a focus that it had stays in the dialog, for the keys to work. */
+  enable(button, on) {
+    const focused = document.activeElement === button;
+    button.disabled = !on;
+    if (focused && !on) this.byId("viewer-list").focus();
   }
 
   note(shown) {
