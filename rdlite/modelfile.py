@@ -178,6 +178,8 @@ def _names(value: Any) -> tuple[str, ...]:
     for name in value:
         if not isinstance(name, str) or not name.strip():
             raise ModelError(f"names must be non-empty strings, got {_short(name)}")
+        if re.search("[\ud800-\udfff]", name):
+            raise ModelError(f"names must be text that UTF-8 can hold, got {_short(name)}")
     if len(set(value)) != len(value):
         twice = sorted({name for name in value if value.count(name) > 1})
         raise ModelError(f"names must be unique, got {_short(twice)} more than once")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,21 @@ def test_the_keyboard_is_enough(opened: Any) -> None:
     assert opened.switch_to.active_element.tag_name == "body"
 
 
+def test_keys_of_one_letter_can_be_turned_off(opened: Any) -> None:
+    find(opened, "#shortcuts")[0].click()
+    find(opened, "h1")[0].click()
+    keys(opened, "j", "/")
+    assert opened.switch_to.active_element.tag_name == "body"
+
+
+def test_no_score_lies_below_the_slider(browser: Any, result: Comparison, tmp_path: Path) -> None:
+    conf = {**result.options, "conf": 0.3196}  # a score of 0.3204 is 0.32 in the page
+    replace(result, options=conf).save(tmp_path / "compare.html")
+    open_page(browser, tmp_path / "compare.html")
+    assert find(browser, "#score")[0].get_attribute("min") == "0.31"
+    assert text(browser, "#score-value") == "0.31"
+
+
 def test_names_of_files_and_classes_are_text(opened: Any) -> None:
     choose(opened, "search", HOSTILE)
     assert text(opened, "#pictures h3").endswith(HOSTILE)
@@ -163,7 +179,7 @@ def test_names_of_files_and_classes_are_text(opened: Any) -> None:
 
 def test_every_control_has_a_label_and_every_picture_a_text(opened: Any) -> None:
     controls = find(opened, "#controls select, #controls input")
-    assert len(controls) == 5 and all(one.accessible_name for one in controls)
+    assert len(controls) == 6 and all(one.accessible_name for one in controls)
     assert all(one.get_attribute("alt") for one in find(opened, "img"))
     assert "Scores of the 22 objects" in find(opened, ".scatter")[0].accessible_name
     assert all(one.accessible_name for one in find(opened, "section"))

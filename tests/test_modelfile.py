@@ -105,6 +105,7 @@ def test_text_that_is_not_json_is_refused(text: str) -> None:
         ("names", {"0": "person"}, "names must be a non-empty list"),
         ("names", ["person", 3], "names must be non-empty strings, got 3"),
         ("names", ["person", " "], "names must be non-empty strings"),
+        ("names", ["person", "a\ud800"], "names must be text that UTF-8 can hold"),
         ("names", ["dog", "dog"], r"names must be unique, got \['dog'\]"),
         ("category_ids", "1,90", "category_ids must be a list of integers"),
         ("category_ids", [1, 2.5], "category_ids must be a list of integers"),

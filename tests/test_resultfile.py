@@ -159,6 +159,7 @@ OTHER_NAME["detections"][0] = OTHER_NAME["detections"][0] | {"class_name": "cat"
         ("[1]\n", "it is no JSON object"),
         ("\0" * 5000 + "\n", "it is no JSON object"),
         ("[" * 100_000 + "\n", "it is no JSON object"),
+        (2**24 * " " + "\n", "it is longer than 16,777,216 bytes"),
         ({"image": "x.jpg"}, "KeyError('detections')"),
         (OTHER_CLASS, "class_id must be from 0 to 1, got 0 to 7"),
         (OTHER_NAME, "['traffic light', 'person'] by number, ['cat', 'person'] by name"),

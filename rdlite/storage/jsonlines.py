@@ -66,13 +66,10 @@ def scan_lines(path: str | os.PathLike[str]) -> Iterator[Line]:
                 yield Line(number, end, None, damage)
             if not text:
                 return
-            end += len(text)
-            value = parse_line(text)
-            if value is not None:
-                yield Line(number, end, value)
-            else:
-                cut = not text.endswith(b"\n")
-                yield Line(number, end, None, "it is cut off" if cut else "it is no JSON object")
+            long = len(text) == _LONGEST and not text.endswith(b"\n")
+            end += len(text) + (_skip_line(path, file) if long else 0)
+            value = None if long else parse_line(text)
+            yield Line(number, end, value, "" if value is not None else _damage(text))
 
 
 def check_header(path: str | os.PathLike[str], text: bytes) -> dict[str, Any]:
@@ -134,6 +131,20 @@ def _next_line(path: str | os.PathLike[str], file: BinaryIO) -> tuple[bytes, str
         return b"", "the compressed file is cut off or damaged here"
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def _skip_line(path: str | os.PathLike[str], file: BinaryIO) -> int:
+    """Read on to the end of a line; returns how many bytes that were."""
+    skipped, text = 0, b""
+    while not text.endswith(b"\n") and (text := _next_line(path, file)[0]):
+        skipped += len(text)
+    return skipped
+
+
+def _damage(text: bytes) -> str:
+    if text.endswith(b"\n"):
+        return "it is no JSON object"
+    return "it is cut off" if len(text) < _LONGEST else f"it is longer than {_LONGEST:,} bytes"
 
 
 def _unreadable(path: str | os.PathLike[str], error: OSError) -> ResultFileError:

@@ -248,7 +248,8 @@
   document.addEventListener("keydown", (event) => {
     const typing = ["INPUT", "SELECT", "TEXTAREA"].includes(event.target.tagName);
     if (event.key === "Escape" && typing) event.target.blur();
-    if (typing || event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
+    if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!$("shortcuts").checked || !KEYS[event.key]) return;
     event.preventDefault();
     KEYS[event.key]();
   });
