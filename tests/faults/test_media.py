@@ -229,7 +229,7 @@ def test_missing_time_stamps_are_replaced_and_counted(
     times = frame_times(output)
     assert times == sorted(set(times))
     assert float(times[-1] - times[-11]) == pytest.approx(0.4, abs=1e-3)
-    assert f"{missing} frames" in " ".join(summary.warnings)
+    assert f"{missing} frame" in " ".join(summary.warnings)
 
 
 @pytest.mark.fault(28)
