@@ -7,6 +7,8 @@ import sys
 
 from rdlite import Detector
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 source, target = sys.argv[1:]
 detector = Detector(classes=["person", "bicycle", "car", "motorcycle", "bus", "truck"])
 summary = detector.annotate_video(source, target, stride=2, overwrite=True)

@@ -11,6 +11,8 @@ from rdlite import Detector
 from rdlite.annotate import draw
 from rdlite.image import load
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 source, target = sys.argv[1:]
 image = load(source)
 detections = Detector(conf=0.3)(image)

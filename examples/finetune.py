@@ -53,6 +53,8 @@ def train(*arguments: str | Path) -> None:
     subprocess.run([sys.executable, "-m", "train", *map(str, arguments)], cwd=CHECKOUT, check=True)
 
 
+if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+    sys.exit(__doc__)
 run = Path(sys.argv[1]).resolve()
 images = run / "images"
 data = make_images(images)

@@ -9,6 +9,8 @@ from pathlib import Path
 from rdlite import Detector, ImageError
 from rdlite.sinks import CocoSink
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 folder, target = sys.argv[1:]
 detector = Detector(conf=0.4)
 with CocoSink(target, overwrite=True) as sink:

@@ -14,7 +14,7 @@ import numpy as np
 from rdlite.errors import ImageError, ModelError
 from rdlite.image import ImageSource, load, resize
 from rdlite.modelfile import ModelSpec
-from rdlite.options import Classes, Options, check_count, plain
+from rdlite.options import MOST_THREADS, Classes, Options, check_count, plain
 from rdlite.postprocess import postprocess
 from rdlite.registry import DEFAULT, shipped
 from rdlite.results import Detections
@@ -71,7 +71,7 @@ class Detector:
         threads: int = 1,
     ) -> None:
         model = DEFAULT if model is None else model
-        self._session = Session(model, threads=check_count("threads", threads))
+        self._session = Session(model, threads=check_count("threads", threads, most=MOST_THREADS))
         self.spec: ModelSpec = self._session.spec
         # A name that every installation knows is kept, so that a pickled detector finds the model
         # of the other machine; the user's own are where they were found.

@@ -14,6 +14,10 @@ import numpy.typing as npt
 
 from rdlite.errors import OptionError
 
+MOST_THREADS: Final = 256
+"""Of a network or an encoder. onnxruntime starts what it is told to: 99,999 threads stopped a whole
+machine, which could start no process any more."""
+
 NMS: Final = ("hard", "linear", "gaussian")
 """Ways to suppress overlapping boxes of one class (see `Detector`)."""
 
@@ -71,10 +75,12 @@ def check_fraction(name: str, value: Any) -> float:
     return number
 
 
-def check_count(name: str, value: Any) -> int:
-    """Return `value` as a whole number of at least 1, or raise `OptionError`."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
-        raise OptionError(f"{name} must be a whole number of at least 1, got {value!r}")
+def check_count(name: str, value: Any, *, most: int | None = None) -> int:
+    """Return `value` as a whole number from 1 to `most`, or raise `OptionError`."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < 1 or (most is not None and value > most):
+        limits = "of at least 1" if most is None else f"from 1 to {most}"
+        raise OptionError(f"{name} must be a whole number {limits}, got {value!r}")
     return int(value)
 
 

@@ -202,6 +202,7 @@ def test_large_tasks_and_values_do_not_block_each_other(processes: Pool) -> None
     [
         ({"engine": "spark"}, "engine must be one of local, ray, got 'spark'"),
         ({"workers": 0}, "workers must be a whole number of at least 1, got 0"),
+        ({"workers": 99_999}, "workers must be a whole number from 1 to .*, got 99999"),
         ({"ray_address": "auto"}, "ray_address 'auto' needs engine 'ray'"),
     ],
 )

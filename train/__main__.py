@@ -5,6 +5,7 @@ python -m train fit --data mine.json --images folder --init default --out runs/m
 python -m train ablate --rows a,c,o --data train.json --images folder --out runs/ablate --epochs 12
 python -m train pretrain --images folder-of-class-folders --out runs/pre --minutes 60
 python -m train eval runs/a --set dev.json folder
+python -m train errors runs/a --set dev.json folder -o errors
 python -m train export runs/a -o detector.onnx
 python -m train quantize detector.onnx --data mine.json --images folder -o detector-int8.onnx
 """
@@ -101,6 +102,13 @@ def evaluate(**options: Any) -> None:
     evaluate_sets(**options)
 
 
+def errors(**options: Any) -> None:
+    """Say and show what a run, a weights file or a model file gets wrong."""
+    from train.errors import write_errors
+
+    write_errors(**options)
+
+
 def export(**options: Any) -> None:
     """Write a run or a weights file as .onnx, and its model card."""
     from train.report import export_with_card
@@ -193,11 +201,17 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("eval", help="COCO AP through the shipped run time")
     command.set_defaults(run=evaluate)
     _add_weights(command)
-    command.add_argument("--nms", default="hard", choices=("hard", "linear", "gaussian"))
-    command.add_argument(
-        "--conf", type=float, default=0.01, help="least confidence (default %(default)s)"
-    )
+    _add_boxes(command)
     command.add_argument("-o", "--out", help="folder for results.json and precision-recall.png")
+
+    command = commands.add_parser(
+        "errors", help="what a detector gets wrong, what that costs, and the worst images"
+    )
+    command.set_defaults(run=errors)
+    _add_weights(command)
+    _add_boxes(command)
+    command.add_argument("--worst", type=int, default=24, help="images of a set to show (24)")
+    command.add_argument("-o", "--out", default="errors", help="folder for errors.html and .json")
 
     command = commands.add_parser("export", help="write one .onnx file and its model card")
     command.set_defaults(run=export)
@@ -347,6 +361,13 @@ def _add_weights(command: argparse.ArgumentParser, also: str = "") -> None:
         "--classes", help="COCO json that names the classes, for .safetensors files"
     )
     _add_sets(command)
+
+
+def _add_boxes(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--nms", default="hard", choices=("hard", "linear", "gaussian"))
+    command.add_argument(
+        "--conf", type=float, default=0.01, help="least confidence (default %(default)s)"
+    )
 
 
 def _add_sets(command: argparse.ArgumentParser) -> None:

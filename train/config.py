@@ -25,7 +25,8 @@ class RunConfig:
     """Folder for the checkpoint, curves and exported weights; a run found there is continued."""
     init: str | None = None
     """Weights to start from (.safetensors, .pt, .onnx or "default"); None starts at random. `fit`
-    matches classes by name, `pretrain` takes the backbone alone."""
+    matches classes by name and takes the strongest channels of a wider network, `pretrain` takes
+    the backbone alone, of the same width."""
     cache: str = "runs/cache"
     """Folder for the decoded images."""
 

@@ -144,10 +144,10 @@ def draw_sample(image: np.ndarray, targets: Targets, names: Sequence[str]) -> np
     for i in sorted(reversed(order), key=lambda i: targets.ignore[i]):
         name, box = names[targets.labels[i] - 1], tuple(boxes[i].tolist())
         if targets.ignore[i]:
-            _label(draw, box, f"ignore {name}", _PALE, side, taken)
+            draw_label(draw, box, f"ignore {name}", _PALE, (side, side), taken)
         else:
             text = name if targets.score[i] >= 1 else f"{name} {targets.score[i]:.2f}"
-            _label(draw, box, text, _color(targets.labels[i]), side, taken)
+            draw_label(draw, box, text, _color(targets.labels[i]), (side, side), taken)
     return np.asarray(picture)
 
 
@@ -175,18 +175,26 @@ def _hatch(picture: Any, box: Box) -> None:
     picture.paste(region, (x1, y1))
 
 
-def _label(
-    draw: Any, box: Box, text: str, color: Color, side: int, taken: dict[Box, Color]
+def draw_label(
+    draw: Any, box: Box, text: str, color: Color, size: tuple[int, int], taken: dict[Box, Color]
 ) -> None:
     """Write a name at the first free place: above, inside or below the box.
 
     Where none is free, only an object whose colour no other label explains gets one, over what is
     there.
+
+    Args:
+        draw: An ImageDraw of the picture.
+        box: The object's.
+        text: The name.
+        color: What it is written on.
+        size: Width and height of the picture.
+        taken: Where labels are already, and their colours; this one is added.
     """
     font, text = _font(11), drawable(text)
     wide, high = round(draw.textlength(text, font=font)) + 4, 14
     x1, y1, x2, y2 = box
-    left, right = max(0, min(x1, side - wide)), max(0, min(x2 - wide + 1, side - wide))
+    left, right = (max(0, min(x, size[0] - wide)) for x in (x1, x2 - wide + 1))
     places = [
         (left, y1 - high + 1),
         (left, y1),
@@ -196,7 +204,7 @@ def _label(
         (left, y2 - high),
         (right, y2 - high),
     ]
-    inside = [(x, y) for x, y in places if 0 <= y <= side - high] or [(left, 0)]
+    inside = [(x, y) for x, y in places if 0 <= y <= size[1] - high] or [(left, 0)]
     free = [
         (x, y) for x, y in inside if not any(_meet((x, y, x + wide, y + high), t) for t in taken)
     ]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rdlite.errors import OptionError
 from train import distributed
 from train.augment import AugmentConfig
 from train.class_weights import class_weights, count_boxes
@@ -95,7 +96,13 @@ class Trainer(Run):
 
     def _start(self, model: nn.Module) -> Loaded:
         config, names = self.config, self.dataset.coco.names
-        return load_weights(model, str(config.init), names=names, shapes=config.anchor_shapes())
+        taken = load_weights(model, str(config.init), names=names, shapes=config.anchor_shapes())
+        if taken.narrowed and config.freeze:
+            raise OptionError(
+                f"{config.init} is wider than {config.width}, and a backbone that lost channels "
+                f"has to train again; leave out --freeze {config.freeze}"
+            )
+        return taken
 
     def losses(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """What is minimised, and the loss terms; see `train.objective.Objective`."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,32 @@ def evaluate_sets(
     Raises:
         RdliteError: As `load_trained` and `train.sets.open_sets`, before anything is exported.
     """
+    with open_to_measure(weights, sets, classes) as (model, opened):
+        results = _measure(model, opened, nms=nms, conf=conf)
+    for name, result in results.items():
+        print(f"{name}: {result.images} images\n{result.summary()}\n")
+    if out:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        content = {name: result.to_dict() for name, result in results.items()}
+        Path(out, "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+        draw_precision_recall(results, Path(out, "precision-recall.png"))
+    return results
+
+
+@contextlib.contextmanager
+def open_to_measure(
+    weights: str, sets: Sets, classes: str | None
+) -> Iterator[tuple[Path, list[EvalSet]]]:
+    """Give a model file of the weights, exported if need be, and the opened sets.
+
+    Args:
+        weights: As `evaluate_sets`. So are `sets` and `classes`.
+        sets: See `weights`.
+        classes: See `weights`.
+
+    Raises:
+        RdliteError: As `evaluate_sets`.
+    """
     if not sets:
         raise OptionError("nothing to evaluate on; give --set ANNOTATIONS IMAGES")
     model = _exported(weights)
@@ -195,15 +222,7 @@ def evaluate_sets(
         if trained:
             model = Path(folder) / MODEL
             _export(trained, model, half=False)
-        results = _measure(model, opened, nms=nms, conf=conf)
-    for name, result in results.items():
-        print(f"{name}: {result.images} images\n{result.summary()}\n")
-    if out:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        content = {name: result.to_dict() for name, result in results.items()}
-        Path(out, "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-        draw_precision_recall(results, Path(out, "precision-recall.png"))
-    return results
+        yield model, opened
 
 
 def _exported(weights: str) -> Path | None:

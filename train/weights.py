@@ -14,6 +14,7 @@ from rdlite.evaluate.classnames import match_classes
 from rdlite.registry import find, shipped
 from rdlite.session import Session
 from train.anchors import AnchorShapes
+from train.slim import narrow
 
 
 class Weights(NamedTuple):
@@ -37,16 +38,19 @@ class Loaded(NamedTuple):
         classes: Number of classes that began from a class of the file.
         new: Names of the classes that did not.
         backbone_only: Whether the file holds a backbone and nothing else.
+        narrowed: How a wider network was cut to the model's width; empty when none was.
     """
 
     classes: int
     new: tuple[str, ...]
     backbone_only: bool
+    narrowed: str = ""
 
     def __str__(self) -> str:
+        before = f"{self.narrowed}; " if self.narrowed else ""
         if self.backbone_only:
-            return "the backbone is taken from the file, all else starts at random"
-        text = f"{self.classes} classes begin from the file's"
+            return f"{before}the backbone is taken from the file, all else starts at random"
+        text = f"{before}{self.classes} classes begin from the file's"
         if self.new:
             text += f", {len(self.new)} are new to it ({', '.join(self.new[:8])}"
             text += ", ...)" if len(self.new) > 8 else ")"
@@ -107,10 +111,11 @@ def load_weights(
     class's row of the class predictors. A new one is drawn with the mean and spread of the file's
     classes: what they have in common is to be an object, and what tells them apart is a scale for
     differences. (Two that began from the mean alone took 60 steps to part.)
-    A file with the backbone alone fills the backbone.
+    A file with the backbone alone fills the backbone. Of a wider network the strongest channels are
+    taken (`train.slim`); the model then has to train before its running statistics hold.
 
     Args:
-        model: A `RefineDetLite` of the file's width and architecture.
+        model: A detector of the file's architecture; a `RefineDetLite` may be narrower.
         source: As `read_weights`.
         names: The model's classes; None takes the file's rows as they are.
         shapes: The model's anchors, which must be the file's; None does not look.
@@ -136,6 +141,7 @@ def load_weights(
         rows = _class_rows(tensors, known, names, own, source)
         for name in (n for n in tensors if n.startswith("odm_conf.")):
             tensors[name] = _select_classes(tensors[name], rows, _per_cell(tensors))
+    tensors, narrowed = _fit_width(model, tensors, own, source)
     wrong = [
         name
         for name, value in own.items()
@@ -145,12 +151,29 @@ def load_weights(
     if wrong:
         raise ModelError(
             f"{source} does not fit this network: {len(wrong)} tensors are missing, left over or "
-            f"of another shape ({', '.join(wrong[:3])}, ...); check the width, the classes and the "
+            f"of another shape ({', '.join(wrong[:3])}, ...); check the classes and the "
             "architecture switches"
         )
     model.load_state_dict(tensors, strict=False)
     new = [name for name, row in zip(names or (), rows, strict=False) if row is None]
-    return Loaded(sum(row is not None for row in rows), tuple(new), backbone_only)
+    return Loaded(sum(row is not None for row in rows), tuple(new), backbone_only, narrowed)
+
+
+def _fit_width(
+    model: nn.Module, tensors: dict[str, Tensor], own: Mapping[str, Tensor], source: str | Path
+) -> tuple[dict[str, Tensor], str]:
+    """A wider network's tensors cut to the model's width, and a sentence on it; others as given."""
+    theirs, ours = architecture_of(tensors), architecture_of(own)
+    there, here = (architecture.pop("width", 0) for architecture in (theirs, ours))
+    if there == here or theirs != ours or tensors.keys() != own.keys():
+        return tensors, ""
+    if there < here:
+        raise ModelError(
+            f"{source} has c = {there}, this network {here}: a network can begin from a wider one, "
+            f"not from a narrower one; give --width {there} or less"
+        )
+    cut, share = narrow(model, tensors)
+    return cut, f"c = {there} narrowed to {here}, {share:.0%} of the importance kept"
 
 
 def _class_rows(

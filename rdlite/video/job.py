@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import rdlite
 from rdlite.errors import OptionError, VideoError
-from rdlite.options import check_count, plain
+from rdlite.options import MOST_THREADS, check_count, plain
 from rdlite.sinks import open_sink
 from rdlite.sinks.base import STDOUT
 from rdlite.storage.journal import describe_difference, dump_line, jsonl_header
@@ -210,7 +210,7 @@ def clean(job: VideoJob) -> None:
 def check_options(job: VideoJob) -> None:
     """Raise `OptionError` for what is wrong with a job whatever its source is."""
     check_range(job.stride, job.start, job.end)
-    check_count("encoder_threads", job.encoder_threads)
+    check_count("encoder_threads", job.encoder_threads, most=MOST_THREADS)
     if job.video is not None:
         check_encoding(codec=job.codec, crf=job.crf, preset=job.preset)
     if job.video is not None and job.video.suffix.lower() != ".mp4":

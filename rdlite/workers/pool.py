@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -190,7 +191,7 @@ def make_pool(
         detector: What they detect with. Workers on other machines open its model file by the
             same path; a model that comes with rdlite is that of their own rdlite, by name.
         workers: How many; None for one per core, of the cluster if it is one. A single local
-            one is this process.
+            one is this process; local ones may be four times as many as cores, or 32.
         engine: One of `ENGINES`.
         ray_address: The Ray cluster to join, "auto" for the one that this machine is part of;
             None starts one on this machine alone.
@@ -208,6 +209,8 @@ def make_pool(
 
         return RayPool(detector, count, address=ray_address)
     count = count or usable_cores()
+    # Each takes about 0.4 GB and nothing is won by more than one for a core.
+    check_count("workers", count, most=max(32, 4 * (os.cpu_count() or 1)))
     if count == 1:
         return LocalPool(detector)
     from rdlite.workers.processpool import ProcessPool
