@@ -81,7 +81,7 @@ def test_safetensors_round_trip(network: RefineDetLite, tmp_path: Path) -> None:
 
 
 def test_weights_of_another_width_are_refused_by_name(model_file: Path) -> None:
-    with pytest.raises(ModelError, match="c = 16, this network 32: .* give --width 16 or less"):
+    with pytest.raises(ModelError, match=r"c = 16, this network 32: .* give --width 16 or less"):
         load_weights(RefineDetLite(3, width=32), model_file)
 
 
