@@ -26,6 +26,7 @@ ELSEWHERE: Final = (
     "[A-Z]*.md",
     "LICENSE",
     "benchmarks/*.md",
+    "benchmarks/gate-record.json",
     "benchmarks/*.png",
     "benchmarks/table/*.md",
     "benchmarks/table/*.png",

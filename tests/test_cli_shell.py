@@ -329,3 +329,10 @@ def test_there_is_a_script_for_every_shell(shell: str, capsys: Printed) -> None:
     assert cli("completion", shell) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in COMMANDS)
+
+
+def test_no_command_at_all_shows_the_help_as_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "make results:" in printed.err

@@ -64,7 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    options = vars(make_parser().parse_args(argv))
+    parser = make_parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help(sys.stderr)
+        return FAILED
+    options = vars(parser.parse_args(argv))
     module, name = options.pop("run").split(":")
     # The libraries that a command needs are loaded only now: `--help` answers at once.
     code: int = getattr(importlib.import_module(f"rdlite.cli.{module}"), name)(**options)
