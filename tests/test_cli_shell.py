@@ -332,7 +332,9 @@ def test_there_is_a_script_for_every_shell(shell: str, capsys: Printed) -> None:
 
 
 def test_no_command_at_all_shows_the_help_as_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 1
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 1
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "make results:" in printed.err

@@ -142,7 +142,8 @@ def select(
 
     Where a grouped convolution writes or reads a space, as many are taken from each of its groups.
     """
-    count, groups = {}, dict.fromkeys(scores, 1)
+    count: dict[str, int] = {}
+    groups = dict.fromkeys(scores, 1)
     for layer, (writes, reads) in wires.items():
         conv = _convolution(model, layer)
         count |= {space: conv.out_channels // len(writes) for space in writes}
@@ -154,7 +155,9 @@ def select(
 
 def _convolution(model: nn.Module, layer: str) -> nn.Conv2d:
     found = model.get_submodule(layer)
-    return found.conv if isinstance(found, ConvBN) else found
+    found = found.conv if isinstance(found, ConvBN) else found
+    assert isinstance(found, nn.Conv2d)
+    return found
 
 
 def _strongest(score: Tensor, count: int, groups: int) -> Tensor:

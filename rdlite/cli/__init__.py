@@ -66,8 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     parser = make_parser()
     if not (sys.argv[1:] if argv is None else argv):
-        parser.print_help(sys.stderr)
-        return FAILED
+        parser.exit(FAILED, parser.format_help())
     options = vars(parser.parse_args(argv))
     module, name = options.pop("run").split(":")
     # The libraries that a command needs are loaded only now: `--help` answers at once.
