@@ -49,7 +49,7 @@ def test_wrong_values_are_one_sentence_and_exit_code_1(
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("fly",), ("detect",), ("detect", "a", "--no-such"), ("detect", "a", "--over")],
+    [("fly",), ("detect",), ("detect", "a", "--no-such"), ("detect", "a", "--over")],
 )
 def test_unknown_usage_exits_with_1(arguments: tuple[str, ...], capsys: Printed) -> None:
     with pytest.raises(SystemExit) as stop:
