@@ -90,10 +90,11 @@ class Detections:
         put(self, "class_id", _read_only(self.class_id, np.int64))
         put(self, "speed", MappingProxyType(dict(self.speed)))
         n = len(self.class_id)
-        if self.xyxy.shape != (n, 4) or self.confidence.shape != (n,):
+        shapes = self.xyxy.shape, self.confidence.shape, self.class_id.shape
+        if shapes != ((n, 4), (n,), (n,)):
             raise OptionError(
-                f"xyxy must be (n, 4) and confidence (n,) for {n} class ids, "
-                f"got {self.xyxy.shape} and {self.confidence.shape}"
+                f"xyxy must be ({n}, 4), confidence and class_id ({n},) for {n} class ids, "
+                f"got {', '.join(map(str, shapes))}"
             )
         if len(self.category_ids) != len(self.names):
             raise OptionError(

@@ -42,10 +42,12 @@ def test_boxes_of_one_class_that_overlap_by_half_are_the_same_object() -> None:
     assert match(whole, boxes()).tolist() == match(boxes(), boxes()).tolist() == []
 
 
-def test_the_best_overlap_goes_first_and_a_box_is_taken_once() -> None:
+def test_what_both_are_sure_of_goes_first_and_a_box_is_taken_once() -> None:
     first = boxes((0, 0, 10, 8, 0.9, 0), (0, 0, 10, 10, 0.3, 0))
     other = boxes((0, 0, 10, 10, 0.8, 0))
-    assert match(first, other).tolist() == [[1, 0]]
+    assert match(first, other).tolist() == [[0, 0]]
+    alike = boxes((0, 0, 10, 8, 0.3, 0), (0, 0, 10, 10, 0.3, 0))
+    assert match(alike, other).tolist() == [[1, 0]]  # then the one that overlaps more
 
 
 def test_boxes_without_area_match_nothing() -> None:

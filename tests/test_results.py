@@ -54,9 +54,10 @@ def test_later_changes_to_the_given_arrays_do_not_reach_the_result() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"xyxy": np.zeros((3, 5))}, r"xyxy must be \(n, 4\).*got \(3, 5\)"),
+        ({"xyxy": np.zeros((3, 5))}, r"xyxy must be \(3, 4\).*got \(3, 5\)"),
+        ({"class_id": np.zeros((3, 1), np.int64)}, r"got \(3, 4\), \(3,\), \(3, 1\)"),
         ({"xyxy": np.zeros((2, 4))}, r"for 3 class ids, got \(2, 4\)"),
-        ({"confidence": [0.5]}, r"got \(3, 4\) and \(1,\)"),
+        ({"confidence": [0.5]}, r"got \(3, 4\), \(1,\), \(3,\)"),
         ({"class_id": [0, 1, 3]}, "class_id must be from 0 to 2, got 0 to 3"),
         ({"class_id": [0, -1, 1]}, "got -1 to 1"),
         ({"category_ids": (1, 2)}, "one id for each of 3 names, got 2"),

@@ -28,8 +28,8 @@ class Boxes(NamedTuple):
 def match(first: Boxes, other: Boxes) -> npt.NDArray[np.intp]:
     """Pair boxes of one class that overlap by `IOU` or more, each at most once.
 
-    The pairs that overlap most come first; of equal ones, those of the highest scores. Which
-    model is the first makes no difference.
+    The pairs that both are surest of come first, by the smaller of the two scores; of equal ones,
+    those that overlap most. Which model is the first makes no difference.
 
     Returns:
         intp `(pairs, 2)`: index in `first`, index in `other`.
@@ -37,9 +37,9 @@ def match(first: Boxes, other: Boxes) -> npt.NDArray[np.intp]:
     overlap = _iou(first.xyxy, other.xyxy)
     same = first.label[:, None] == other.label[None]
     rows, columns = np.nonzero(same & (overlap >= IOU))
-    scores = first.score[rows] + other.score[columns]
+    scores = np.minimum(first.score[rows], other.score[columns])
     pairs, used_first, used_other = [], set(), set()
-    for place in np.lexsort((-scores, -overlap[rows, columns])).tolist():
+    for place in np.lexsort((-overlap[rows, columns], -scores)).tolist():
         row, column = int(rows[place]), int(columns[place])
         if row not in used_first and column not in used_other:
             pairs.append((row, column))

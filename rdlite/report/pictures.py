@@ -123,20 +123,26 @@ def take_pictures(
 
 
 def locate(name: str, folders: Sequence[Path]) -> Path | None:
-    """Return the file that a name in a file of detections means, None if it is in no folder."""
-    base = PurePath(name.replace("\\", "/")).name
+    """Return the file that a name in a file of detections means, None if it is in no folder.
+
+    Of the name's path, the longest trailing part that is in a folder: `a/b/c.jpg`, `b/c.jpg`,
+    `c.jpg`.
+    """
+    parts = [PurePath(name).parts, PurePath(name.replace("\\", "/")).parts]
+    ends = [PurePath(*one[k:]) for one in parts for k in range(len(one)) if one[-1] != ".."]
     for folder in folders:
         if folder.is_file():
             return folder
-        for path in (folder / name, folder / base):
-            if base and os.path.isfile(path):  # also False for names that no file can have
-                return path
+        for end in ends:
+            if os.path.isfile(folder / end):  # also False for names that no file can have
+                return folder / end
     return None
 
 
 def _images(
     frames: Collected, wanted: Sequence[int], folders: Sequence[Path], pictures: Pictures
 ) -> Iterator[_Item]:
+    taken: dict[Path, str] = {}
     for number in wanted:
         name = frames.names[number] or ""
         if frames.index[number] >= 0:
@@ -144,7 +150,10 @@ def _images(
             continue
         path = locate(name, folders)
         if path is None:
-            yield number, "the image was not found; give its folder as media"
+            yield number, "the image was not found; give its folder (--media)"
+            continue
+        if taken.setdefault(path, name) != name:
+            yield number, "of several images of that name one file is there"
             continue
         _note_folder(name, path, pictures)
         try:
@@ -169,7 +178,7 @@ def _from_video(
 ) -> Iterator[_Item]:
     source = str(header["source"])
     path = locate(source, folders)
-    problem = "the video was not found; give it as media"
+    problem = f"{PurePath(source).name} was not found; give it or its folder (--media)"
     if path is not None:
         problem = "the frame cannot be read from the video"
         status = os.stat(path)

@@ -100,7 +100,7 @@ def test_chosen_frames_are_spread_and_show_every_class(seed: int, count: int, li
 
 def missing(tmp_path: Path) -> str:
     (tmp_path / "clip.mp4").unlink()
-    return "the video was not found"
+    return "was not found; give it or its folder (--media)"
 
 
 def changed(tmp_path: Path) -> str:
@@ -155,7 +155,7 @@ def test_images_are_found_missed_and_linked(tmp_path: Path, monkeypatch: Any) ->
     assert sorted(warning.split(": ")[1] for warning in report.warnings) == [
         "its size is not that in which objects were detected.",
         "the image cannot be read.",
-        "the image was not found; give its folder as media.",
+        "the image was not found; give its folder (--media).",
     ]
     monkeypatch.chdir("/")
     there = write_report(results, tmp_path / "there.html")  # beside the file of detections
@@ -163,6 +163,22 @@ def test_images_are_found_missed_and_linked(tmp_path: Path, monkeypatch: Any) ->
     shutil.move(tmp_path / "photos", tmp_path / "moved")
     moved = write_report(results, tmp_path / "moved.html", media=tmp_path / "moved")
     assert moved.pictures == 2
+
+
+def test_an_image_is_the_longest_end_of_its_path_that_is_there(tmp_path: Path) -> None:
+    wanted = {"dup/a/x.png": 1, "dup/b/x.png": 2, "dup/b/y/\\<z.png": 3}
+    for name, value in wanted.items():
+        path = tmp_path / "moved" / Path(name).relative_to("dup")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = cv2.imencode(".png", np.full((64, 96, 3), 60 * value, np.uint8))[1]
+        path.write_bytes(content.tobytes())
+    records = [({"image": name}, objects()) for name in wanted]
+    results = write_results(tmp_path / "found.jsonl", records)
+    report = write_report(results, tmp_path / "page.html", media=tmp_path / "moved")
+    assert (report.pictures, report.warnings) == (3, ())
+    lone = write_report(results, tmp_path / "lone.html", media=tmp_path / "moved" / "a")
+    assert lone.pictures == 1  # the one x.png there is not shown for both
+    assert any("of several images of that name" in warning for warning in lone.warnings)
 
 
 def test_without_pictures_no_media_is_looked_for(tmp_path: Path) -> None:
