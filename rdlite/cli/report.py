@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from rdlite.batch.feed import ERRORS, WORK
 from rdlite.cli.exits import OK, SOME_FAILED
+from rdlite.errors import OptionError
 from rdlite.report import Progress, Report, write_report
 from rdlite.wording import count
 
@@ -25,6 +27,7 @@ def report(
     json: bool,
 ) -> int:
     """Write a page; see `rdlite report --help`."""
+    results = _file_in(results)
     page = _beside(results) if output is None else Path(output)
     with _bars(hidden=quiet) as progress:
         written = write_report(
@@ -42,6 +45,21 @@ def report(
     elif not quiet:
         print(_summary(written))
     return SOME_FAILED if written.damaged else OK
+
+
+def _file_in(results: str) -> str:
+    """Return the file of detections: the one in it where a folder is named."""
+    folder = Path(results)
+    if not folder.is_dir():
+        return results
+    files = sorted(str(p) for p in folder.glob("*.jsonl") if p.name != ERRORS)
+    if len(files) == 1:
+        return files[0]
+    if files:
+        raise OptionError(f"{results} has {len(files)} files of detections; name one of them")
+    if (folder / WORK).is_dir():
+        raise OptionError(f"the run in {results} is not finished; go on with --resume, then report")
+    raise OptionError(f"{results} has no file of detections (.jsonl); name one")
 
 
 def _beside(results: str) -> Path:

@@ -191,7 +191,6 @@ def _meta(
 ) -> dict[str, Any]:
     """Return all that the page's scripts are told beside the frames."""
     noun = "image" if file.source is None else "frame"
-    colors = (class_color(number) for number in range(len(file.names)))
     return {
         "kind": f"rdlite report · {'images' if file.source is None else 'video'}",
         "title": PurePath(utf8_name(file.source or file.path)).name,
@@ -206,11 +205,22 @@ def _meta(
         "facts": _facts(file),
         "warnings": list(warnings),
         "names": list(file.names),
-        "colors": [f"#{red:02x}{green:02x}{blue:02x}" for blue, green, red in colors],
+        "colors": _colors(file, found),
         "classes": [number for number, _ in found.by_class.most_common()],
         "pictures": list(images.jpegs),
         "folder": _link(images.found, output),
     }
+
+
+def _colors(file: ResultFile, found: Collected) -> list[str]:
+    """Return a colour for each class: by rank, so that the frequent ones lie far apart."""
+    colors = [""] * len(file.names)
+    ranked = [number for number, _ in found.by_class.most_common()]
+    missing = (number for number in range(len(file.names)) if number not in found.by_class)
+    for rank, number in enumerate([*ranked, *missing]):
+        blue, green, red = class_color(rank)
+        colors[number] = f"#{red:02x}{green:02x}{blue:02x}"
+    return colors
 
 
 def _hundredths(found: Collected) -> int:

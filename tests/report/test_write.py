@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdlite import open_results
+from rdlite.annotate import class_color
 from rdlite.errors import OptionError, ResultFileError
 from rdlite.report import pack, write, write_report
 from rdlite.report.pack import Collected
@@ -298,3 +299,27 @@ def test_no_text_ends_the_block_that_holds_it(text: str) -> None:
     inside = block[len(start) : -len(end)]
     assert "<" not in inside
     assert json.loads(inside) == text + "</script><!--<script>"
+
+
+def test_a_folder_stands_for_the_one_file_of_detections_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    (out / ".rdlite").mkdir(parents=True)
+    assert cli("report", out) == 1
+    assert "is not finished; go on with --resume" in capsys.readouterr().err
+    write_results(out / "detections.jsonl", [({"image": "a.png"}, objects())])
+    (out / "errors.jsonl").write_text("")
+    assert cli("report", out) == 0
+    assert (out / "detections.html").exists()
+    write_results(out / "other.jsonl", [({"image": "a.png"}, objects())])
+    assert cli("report", out) == 1
+    assert "has 2 files of detections" in capsys.readouterr().err
+
+
+def test_frequent_classes_have_colours_far_apart(tmp_path: Path) -> None:
+    results = of_images(tmp_path / "found.jsonl", 10)
+    page = meta(write_report(results, tmp_path / "page.html").path)
+    first = page["colors"][page["classes"][0]]
+    assert first == "#{2:02x}{1:02x}{0:02x}".format(*class_color(0))
+    assert len(set(page["colors"])) == len(page["names"])
