@@ -14,6 +14,7 @@ __all__ = ["draw"]
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 # Successive multiples of the golden ratio stay far apart on the colour circle.
 _GOLDEN = 0.618034
+_DASH = 4  # widths of the line, and as many of the gap after it
 
 
 def draw(
@@ -34,13 +35,27 @@ def draw(
         uint8 `(H, W, 3)` BGR: a new array, or with `in_place` the given one.
     """
     picture = image if in_place else np.array(image, order="C")
-    width = line_width(picture)
-    ascending = sorted(detections, key=lambda one: one.confidence)
-    for one in ascending:
-        _box(picture, one, width)
-    for one in ascending:  # after all boxes, whose lines would strike through them
-        _label(picture, one, width)
+    draw_boxes(picture, detections, dashed=np.zeros(len(detections), bool))
     return picture
+
+
+def draw_boxes(
+    picture: npt.NDArray[np.uint8], detections: Detections, *, dashed: npt.NDArray[np.bool_]
+) -> None:
+    """Draw on an image as `draw` does, some boxes with dashed lines.
+
+    Args:
+        picture: uint8 `(H, W, 3)` BGR, contiguous and writable.
+        detections: Objects in pixels of this image.
+        dashed: bool `(n,)`, which of them.
+    """
+    width = line_width(picture)
+    pairs = zip(detections, dashed.tolist(), strict=True)
+    ascending = sorted(pairs, key=lambda pair: pair[0].confidence)
+    for one, broken in ascending:
+        _box(picture, one, width, dashed=broken)
+    for one, _ in ascending:  # after all boxes, whose lines would strike through them
+        _label(picture, one, width)
 
 
 def line_width(image: npt.NDArray[np.uint8]) -> int:
@@ -57,14 +72,23 @@ def class_color(class_id: int) -> tuple[int, int, int]:
     return round(blue * 255), round(green * 255), round(red * 255)
 
 
-def _box(picture: npt.NDArray[np.uint8], one: Detection, width: int) -> None:
+def _box(picture: npt.NDArray[np.uint8], one: Detection, width: int, *, dashed: bool) -> None:
     import cv2
 
     # Edges far outside, which OpenCV could not count up to, stay outside.
     ends = np.array(picture.shape[1::-1] * 2) + width
     x1, y1, x2, y2 = (round(value) for value in np.clip(one.xyxy, -width, ends).tolist())
     color = class_color(one.class_id)
-    cv2.rectangle(picture, (x1, y1), (x2, y2), color, width)
+    if not dashed:
+        cv2.rectangle(picture, (x1, y1), (x2, y2), color, width)
+        return
+    step = _DASH * width
+    for x in range(x1, x2, 2 * step):
+        for y in (y1, y2):
+            cv2.line(picture, (x, y), (min(x + step, x2), y), color, width)
+    for y in range(y1, y2, 2 * step):
+        for x in (x1, x2):
+            cv2.line(picture, (x, y), (x, min(y + step, y2)), color, width)
 
 
 def _label(picture: npt.NDArray[np.uint8], one: Detection, width: int) -> None:

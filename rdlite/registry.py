@@ -18,7 +18,7 @@ from typing import Final
 
 from rdlite.errors import ModelError
 
-__all__ = ["Model", "Shipped", "find", "folders", "missing", "present"]
+__all__ = ["find"]
 
 DEFAULT: Final = "default"
 """Name of the model that is used where none is named."""

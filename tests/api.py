@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -61,12 +62,21 @@ def members(cls: type) -> Iterator[tuple[str, Any]]:
                 yield name, value
 
 
+def attributes(cls: type) -> Iterator[str]:
+    """Yield the attributes that only the text of a class names; fields are in its signature."""
+    section = (inspect.getdoc(cls) or "").partition("\nAttributes:\n")[2].partition("\n\n")[0]
+    known = {*(name for name, _ in members(cls)), *getattr(cls, "__match_args__", ())}
+    named = re.findall(r"^    (\w+): ", section, re.MULTILINE)
+    yield from (name for name in named if name not in known)
+
+
 def describe() -> Iterator[str]:
     """Yield the lines of the text."""
     for name, value in public():
         if inspect.isclass(value):
             yield _class(name, value)
             yield from (_member(f"{name}.{one}", member) for one, member in members(value))
+            yield from (f"{name}.{one}" for one in attributes(value))
         elif inspect.isfunction(value):
             yield f"{name}{_signature(value)}"
         else:

@@ -104,6 +104,24 @@ def test_a_detector_that_is_much_better_is_so_by_more_than_chance(tmp_path: Path
     assert worse.ap == pytest.approx([-better.ap.value, -better.ap.high, -better.ap.low])
 
 
+@pytest.mark.parametrize(("images", "known"), [(1, False), (5, False), (6, True)])
+def test_few_images_are_too_few_to_tell(tmp_path: Path, images: int, known: bool) -> None:
+    """Draws from one image are all alike, which must not look like certainty."""
+    content = random_set(9, images=images + 10)
+    content["annotations"] = [
+        {"id": k, "image_id": k, "category_id": 10, "bbox": [0, 0, 50, 50]}
+        for k in range(1, images + 1)
+    ]
+    good = [{**one, "score": 0.5} for one in content["annotations"]]
+    results = measure(tmp_path, content, bad=[], good=good)
+    comparison = compare_results(results["bad"], results["good"], resamples=50)
+    for one in (comparison.ap, comparison.ap50, comparison.per_class["class 1"]):
+        assert (one.value, one.sure) == (pytest.approx(1), known)
+        assert str(one).endswith("[?]") != known
+    assert ("too few to tell" in comparison.verdict()) != known
+    assert (comparison.to_dict()["ap"]["low"] is None) != known
+
+
 def test_intervals_of_equally_good_detectors_hold_zero_about_as_often_as_they_say(
     tmp_path: Path,
 ) -> None:

@@ -264,6 +264,24 @@ def test_a_picture_too_wide_for_its_format_is_one_failure(
     assert cli(*arguments, "--no-images", "--overwrite") == 0
 
 
+@pytest.mark.parametrize("output", ["out", "-"])
+@pytest.mark.parametrize("wrong", [("--stride", "0"), ("--start", "5", "--end", "2")])
+def test_a_wrong_range_is_refused_before_anything_is_written(
+    wrong: tuple[str, ...],
+    output: str,
+    photos: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Printed,
+) -> None:
+    """Also where there is no video: the results would say that it was heeded."""
+    monkeypatch.chdir(photos)
+    assert cli("detect", "a.png", "-o", output, "--model", tiny_model, *wrong) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("rdlite: error: ")
+    assert not (photos / "out").exists()
+
+
 @pytest.mark.parametrize("output", ["boxes.jpg", "found.jsonl"])
 def test_an_output_that_looks_like_a_file_is_refused(
     output: str, photos: Path, tiny_model: Path, capsys: Printed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -91,6 +92,17 @@ def test_a_folder_of_pictures_and_json(run: Any, tmp_path: Path) -> None:
     assert run("-o", out, "--overwrite")[0] == 0
     code, _, err = run("-o", out / "eval.json")
     assert code == 1 and "is a file" in err
+    (tmp_path / "pr.png").write_bytes(b"an image of the user's")
+    code, _, err = run("-o", tmp_path, "--overwrite")
+    assert code == 1 and "may be one of the images" in err
+    assert (tmp_path / "pr.png").read_bytes() == b"an image of the user's"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
+def test_annotations_that_are_no_file_are_refused_at_once(tmp_path: Path, capsys: Any) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    assert cli("eval", tmp_path / "a.json", tmp_path) == 1
+    assert "is not a regular file" in capsys.readouterr().err
 
 
 def test_pictures_show_any_class_and_model(
@@ -100,7 +112,7 @@ def test_pictures_show_any_class_and_model(
     pytest.importorskip("matplotlib")
     content = json.loads(truth.read_text())
     content["categories"] = [
-        {"id": k, "name": name} for k, name in ((1, "$x_{1}$ person"), (2, "_"), (3, "$"))
+        {"id": k, "name": name} for k, name in ((1, "$x_{1}$ person"), (2, "_"), (3, "$ 猫犬"))
     ]
     content["annotations"] = [annotation(3, (3, 0, 0)), annotation(0, (1, 1, 1), iscrowd=1)]
     truth.write_text(json.dumps(content))
@@ -109,6 +121,8 @@ def test_pictures_show_any_class_and_model(
     out = tmp_path / "out"
     assert cli("eval", truth, "--results", found, "-o", out) == 0
     assert sorted(path.name for path in out.glob("*.png")) == PICTURES
+    err = capsys.readouterr().err  # says what the font does not have, if anything, in one line
+    assert err == "" or re.fullmatch(r"rdlite: warning: pictures: Glyph [^\n]*\n", err)
 
 
 def test_pictures_without_matplotlib_are_refused_before_the_work_begins(
@@ -167,6 +181,8 @@ def test_a_file_made_with_a_high_confidence_warns(
         (("--results", "a.jsonl", "--compare", "a.jsonl"), "a.jsonl would be compared with itself"),
         (("--results", "a.jsonl", "--compare", "int8"), "a model needs IMAGES"),
         (("--results", "gone.jsonl"), "gone.jsonl"),
+        (("--results", "a.jsonl", "--conf", 0.3), r"--conf 0\.3 is for models.*a\.jsonl are made"),
+        (("--results", "a.json", "--nms", "hard"), "--nms hard is for models"),
     ],
 )
 def test_wrong_usage_is_one_clear_sentence(

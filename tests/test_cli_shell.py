@@ -99,6 +99,13 @@ def test_help_for_programs_has_what_help_has(capsys: Printed) -> None:
         ("detect a.jpg --nms gausian", "one of hard, linear, gaussian, got 'gausian' (did you"),
         ("detect", "arguments are required: SRC; see rdlite detect --help"),
         ("xyzzy", "there is no command 'xyzzy'; see rdlite --help"),
+        ("''", "there is no command ''; see rdlite --help"),
+        ("--verson", "unrecognized arguments: --verson (did you mean --version?); see rdlite -"),
+        ("--model int8 detect a.jpg", "unrecognized arguments: --model; see rdlite --help"),
+        ("detect --quite", "unrecognized arguments: --quite (did you mean --quiet?)"),
+        ("detect a.jpg -o ''", "argument -o/--output: is empty; is a variable of the shell"),
+        ("info ''", "argument model: is empty; is a variable of the shell not set?; see rdlite i"),
+        ("detect a.jpg --classes ,", "argument --classes: must name a class or several, got ','"),
     ],
 )
 def test_what_is_misspelt_is_guessed_in_one_line(line: str, meant: str, capsys: Printed) -> None:

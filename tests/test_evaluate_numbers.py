@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rdlite.evaluate import EvalResult, evaluate
-from rdlite.evaluate.matches import CONFIDENCES
+from rdlite.evaluate.matches import CONFIDENCES, peak
 from rdlite.evaluate.result import NUMBERS
 from tests.cocosets import coco_eval, random_results, random_set
 
@@ -60,6 +60,8 @@ def test_max_det_counts_boxes_of_a_class_as_pycocotools_does(tmp_path: Path, mos
     ours = evaluate(tmp_path / "found.json", tmp_path / "set.json", max_det=most)
     run = coco_eval(content, results, maxDets=[most])
     assert ours.ap == pytest.approx(run.eval["precision"][..., :3, 0, 0].mean(), abs=1e-6)
+    assert ours.protocol().startswith("NOT the COCO protocol")
+    assert ours.options["max_det"] == most
 
 
 @pytest.mark.parametrize("conf", [0.0, 0.1, 0.37, 0.9, 1.0])
@@ -90,6 +92,23 @@ def test_the_best_confidence_has_the_best_f1(tmp_path: Path) -> None:
     best, conf = result.best_f1()
     assert best == curves.mean(axis=0).max()
     assert curves.mean(axis=0)[np.flatnonzero(CONFIDENCES == conf)[0]] == best
+
+
+@pytest.mark.parametrize(
+    ("stretches", "least", "place"),
+    [
+        ([(0.1, 0.1), (0.5, 0.58)], 0.01, 0.54),
+        ([(0.0, 0.4)], 0.0, 0.2),
+        ([(0.0, 0.4)], 0.3, 0.35),  # whether it is as good below 0.3 is not known
+    ],
+)
+def test_the_best_confidence_is_far_from_worse_ones(
+    stretches: list[tuple[float, float]], least: float, place: float
+) -> None:
+    curve = np.full(101, 0.5)
+    for low, high in stretches:
+        curve[(low <= CONFIDENCES) & (high >= CONFIDENCES)] = 0.7
+    assert peak(curve, least) == (0.7, place)
 
 
 def test_confusion_counts_each_object_and_box_once(tmp_path: Path) -> None:

@@ -149,6 +149,29 @@ def test_images_missing_from_a_file_are_named_and_do_not_count(
     assert "not counted: 2 of 20 images, first 19.png" in result.summary()
 
 
+def test_an_image_that_one_file_lacks_counts_for_neither(
+    tmp_path: Path, content: dict[str, Any], truth: Path
+) -> None:
+    files = {}
+    for name, images in (("a", content["images"][1:]), ("b", content["images"][:-2])):
+        (tmp_path / name).mkdir()
+        part = {**content, "images": images}
+        files[name] = jsonl(tmp_path / name, part, random_results(content, 0))
+    for result in evaluate_all(files, truth).values():
+        assert (result.images, result.complete()) == (17, False)
+        assert {name for name, _ in result.failed} == {"1.png", "19.png", "20.png"}
+        assert "not counted: 3 of 20 images" in result.summary()
+
+
+def test_the_best_confidence_is_none_that_the_file_knows_nothing_about(
+    tmp_path: Path, content: dict[str, Any], truth: Path
+) -> None:
+    results = [one for one in random_results(content, 0) if one["score"] >= 0.6]
+    result = evaluate(jsonl(tmp_path, content, results, conf=0.6), truth)
+    assert result.best_f1()[1] >= 0.6
+    assert all(one.conf >= 0.6 for one in result.per_class.values())
+
+
 def test_images_that_the_set_does_not_have_are_counted(
     tmp_path: Path, content: dict[str, Any]
 ) -> None:
@@ -210,13 +233,17 @@ def test_coco_results_say_that_their_making_is_unknown(
 ) -> None:
     result = measure(tmp_path, content, [{**random_results(content, 0)[0], "score": 0.125}])
     assert "does not say how it was made; its lowest score is 0.125" in result.notes()[-1]
-    assert "score ≥ unknown" in result.protocol()
+    assert result.protocol().startswith("perhaps the COCO protocol: score ≥ unknown")
+    (tmp_path / "found.json").rename(tmp_path / "FOUND.JSON")
+    again = evaluate(tmp_path / "FOUND.JSON", tmp_path / "set.json")
+    assert again.ap == result.ap
 
 
 def test_no_box_at_all_has_ap_zero(tmp_path: Path, content: dict[str, Any]) -> None:
     result = measure(tmp_path, content, [])
     assert (result.ap, result.ar, result.best_f1()[0]) == (0, 0, 0)
     assert "nan" not in result.summary()
+    assert "it has no boxes" in result.notes()[-1]
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ class DetectionDataset:
 
     @property
     def images(self) -> list[CocoImage]:
-        """The annotated images that samples are made of, by index."""
+        """The annotated images that samples are made of, each once."""
         return [self.coco.images[index] for index in self._indices.tolist()]
 
     def sha256(self) -> str:

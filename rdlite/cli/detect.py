@@ -19,6 +19,7 @@ from rdlite.errors import OptionError
 from rdlite.sinks import FORMATS, open_sink
 from rdlite.sinks.base import STDOUT
 from rdlite.storage.journal import jsonl_header
+from rdlite.video.reader import check_range
 from rdlite.workers.pool import make_pool
 
 
@@ -42,6 +43,7 @@ def detect(
 ) -> int:
     """Find objects in images and videos; see `rdlite detect --help`."""
     _check_output(output, format, resume=resume)
+    check_range(stride, start, end)  # also where there is no video
     to_stdout, ending = output == STDOUT, FORMATS[format].ending
     detector = make_detector(**detection)
     found = find(

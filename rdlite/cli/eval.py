@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,10 @@ from rdlite.cli.exits import OK, SOME_FAILED
 from rdlite.detector import Detector
 from rdlite.errors import OptionError
 from rdlite.evaluate import Differences, EvalResult, compare_results, evaluate_all
+from rdlite.evaluate.bootstrap import FEWEST_IMAGES
+from rdlite.evaluate.classnames import some
 from rdlite.evaluate.draw import draw_confusion, draw_f1, draw_precision_recall, import_figure
-from rdlite.evaluate.result import NUMBERS, at_confidence, percent
+from rdlite.evaluate.result import CONF, NUMBERS, at_confidence, percent
 from rdlite.evaluate.saved import ENDINGS
 from rdlite.registry import DEFAULT
 from rdlite.storage.outputs import refuse_existing
@@ -45,10 +48,11 @@ def evaluate(
     **detection: Any,
 ) -> int:
     """Measure COCO AP; see `rdlite eval --help`."""
-    folder = _folder(output, overwrite)
+    folder = _folder(output, images, overwrite)
     names = _names(model, results, compare or [])
     if images is None and not all(map(_is_saved, names)):
         raise OptionError("a model needs IMAGES to be measured on; name their folder")
+    _refuse_unused(names, detection)
     sources = {name: _open(name, detection) for name in names}
     measured_by = {name: detection[name] for name in ("conf", "max_det")}
     with _bar("img", quiet) as show:
@@ -64,7 +68,7 @@ def evaluate(
     return OK if all(result.complete() for result in measured.values()) else SOME_FAILED
 
 
-def _folder(output: str | None, overwrite: bool) -> Path | None:
+def _folder(output: str | None, images: str | None, overwrite: bool) -> Path | None:
     """Return where the files go, checked before the work begins."""
     if output is None:
         return None
@@ -74,7 +78,15 @@ def _folder(output: str | None, overwrite: bool) -> Path | None:
         raise OptionError(f"-o {folder} is a file; name a folder")
     for name in (_JSON, *_PICTURES):
         refuse_existing(folder / name, overwrite=overwrite)
+        if images and (folder / name).exists() and _may_be_image(folder, Path(images)):
+            raise OptionError(f"{folder / name} may be one of the images; name another -o")
     return folder
+
+
+def _may_be_image(folder: Path, images: Path) -> bool:
+    """Whether a picture there is not from an earlier run, whose JSON would lie beside it."""
+    ours = (folder / _JSON).exists()
+    return not ours and folder.resolve().is_relative_to(images.resolve())
 
 
 def _names(model: str | None, results: str | None, compare: Sequence[str]) -> list[str]:
@@ -96,6 +108,18 @@ def _names(model: str | None, results: str | None, compare: Sequence[str]) -> li
 
 def _is_saved(name: str) -> bool:
     return name.lower().endswith(ENDINGS)
+
+
+def _refuse_unused(names: Sequence[str], detection: Mapping[str, Any]) -> None:
+    """Refuse options that would make no box other than it is."""
+    usual = {"conf": CONF, "iou": 0.5, "nms": "gaussian"}
+    if all(map(_is_saved, names)):
+        for option, value in usual.items():
+            if detection[option] != value:
+                raise OptionError(
+                    f"--{option} {detection[option]} is for models, and the boxes of {names[0]} "
+                    "are made already; leave it out"
+                )
 
 
 def _open(name: str, detection: Mapping[str, Any]) -> Detector | Path:
@@ -155,8 +179,13 @@ def _write(folder: Path, content: Mapping[str, Any], measured: Mapping[str, Eval
     folder.mkdir(parents=True, exist_ok=True)
     text = jsonlib.dumps(content, indent=1, ensure_ascii=False) + "\n"
     (folder / _JSON).write_text(text, encoding="utf-8")
-    for name, draw in _PICTURES.items():
-        draw(measured, folder / name)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for name, draw in _PICTURES.items():
+            draw(measured, folder / name)
+    # Such as of letters that the font does not have: once for each, and again for each picture.
+    if said := list(dict.fromkeys(str(one.message).rstrip(".") for one in caught)):
+        print(f"rdlite: warning: pictures: {some(said, most=2)}", file=sys.stderr)
 
 
 def _lines(measured: Mapping[str, EvalResult], compared: Mapping[str, Differences]) -> list[str]:
@@ -168,7 +197,8 @@ def _lines(measured: Mapping[str, EvalResult], compared: Mapping[str, Difference
     resamples = next(iter(compared.values())).resamples
     lines.append(
         f"in brackets where 95 % of the differences lie of {resamples} draws from the "
-        f"{next(iter(measured.values())).images} images"
+        f"{next(iter(measured.values())).images} images, [?] where objects are in fewer than "
+        f"{FEWEST_IMAGES} of them"
     )
     first = next(iter(measured))
     lines += [f"{name} against {first}: {one.verdict()}" for name, one in compared.items()]

@@ -37,14 +37,25 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse what is not known here, where the usage and the options of the command are."""
-        namespace, unknown = super().parse_known_args(args, namespace)
+        words = sys.argv[1:] if args is None else list(args)
+        first = "".join(words[:1]).partition("=")[0]
+        if len(first) > 2 and first.startswith("--") and first not in self._option_string_actions:
+            self._refuse(words[:1])  # argparse would only say what is missing
+        namespace, unknown = super().parse_known_args(words, namespace)
+        self._refuse(unknown)
+        for action in self._actions:
+            if getattr(namespace, action.dest, None) == "":
+                text = "is empty; is a variable of the shell not set?"
+                self.error(str(argparse.ArgumentError(action, text)))
+        return namespace, unknown
+
+    def _refuse(self, unknown: list[str]) -> None:
         if unknown:
             options = [name for name in self._option_string_actions if name.startswith("--")]
             hints = (hint(word.partition("=")[0], options) for word in unknown)
             self.error(
                 f"unrecognized arguments: {' '.join(unknown)}{next(filter(None, hints), '')}"
             )
-        return namespace, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         # The one place where argparse can be told what to say of a wrong choice.
@@ -93,14 +104,14 @@ def add_command(
 
 def hint(word: str, known: Iterable[str]) -> str:
     """Return " (did you mean ...?)" where a word is like one that is known, otherwise nothing."""
-    near = difflib.get_close_matches(word.lower(), known, n=1)
+    near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.7)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _meant(word: str) -> str:
     """Return the command that a file in its place calls for, nothing if it is no file."""
     path = Path(word)
-    if not path.suffix and not path.exists():
+    if not word or not (path.suffix or path.exists()):
         return ""
     command = "report" if path.suffix == ".jsonl" else "detect"
     return f" (did you mean rdlite {command} {word}?)"
@@ -222,7 +233,9 @@ def add_output(command: argparse.ArgumentParser, *, files: bool = True) -> None:
             "failed or changed is done again",
         )
         group.add_argument(
-            "--overwrite", action="store_true", help="replace existing files and begin anew"
+            "--overwrite",
+            action="store_true",
+            help="replace existing files and begin anew; with --resume only what cannot go on",
         )
     quiet = "no progress bar and no summary" if files else "no progress bar"
     group.add_argument("--quiet", action="store_true", help=quiet)
@@ -230,8 +243,10 @@ def add_output(command: argparse.ArgumentParser, *, files: bool = True) -> None:
 
 
 def _classes(text: str) -> list[str | int]:
-    parts = [part.strip() for part in text.split(",")]
-    return [int(part) if part.isdecimal() else part for part in parts if part]
+    parts = [part for part in map(str.strip, text.split(",")) if part]
+    if not parts:
+        raise argparse.ArgumentTypeError(f"must name a class or several, got {text!r}")
+    return [int(part) if part.isdecimal() else part for part in parts]
 
 
 def _workers(text: str) -> int | None:

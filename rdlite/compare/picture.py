@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from rdlite.annotate import draw
+from rdlite.annotate import draw_boxes
 from rdlite.compare.result import ALONE, ComparedPicture, Comparison
 from rdlite.errors import OptionError
 from rdlite.image import Bgr, load
@@ -38,12 +38,18 @@ def side_by_side(comparison: Comparison, rows: int) -> Picture:
 
 def _cells(one: ComparedPicture) -> list[Bgr]:
     picture = _fitted(load(one.jpeg))
-    return [_centred(draw(picture, _scaled(found, picture))) for found in one.found]
+    cells = []
+    for found, states in zip(one.found, one.states, strict=True):
+        cell = picture.copy()
+        draw_boxes(cell, _scaled(found, picture), dashed=states == ALONE)
+        cells.append(_centred(cell))
+    return cells
 
 
 def _captions(one: ComparedPicture) -> list[Bgr]:
     captions = [
-        f"{count(len(states), 'object')}, {(states == ALONE).sum()} alone" for states in one.states
+        f"{count(len(states), 'object')}, {(states == ALONE).sum()} alone (dashed)"
+        for states in one.states
     ]
     captions[0] += f"  -  {one.name}"
     return [_text([caption], 0.5) for caption in captions]

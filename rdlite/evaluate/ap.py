@@ -44,10 +44,11 @@ def evaluate(
             results if its name ends in ".json".
         annotations: COCO json file.
         images: Folder of its images or of tar shards with them, or one tar; not used for a file.
-        conf: Least confidence of a detection; low, because AP needs the whole curve.
+        conf: Least confidence of a detection; low, because AP needs the whole curve. Like `iou` and
+            `nms`, not used for a file, whose boxes are made already.
         iou: As for the detector; None keeps its own.
         nms: As for the detector; None keeps its own.
-        max_det: Most detections in an image.
+        max_det: Most detections in an image; of a file, most of a class in an image that count.
         progress: Called with (images done, images in all) after each image.
 
     Raises:
@@ -117,8 +118,9 @@ def _evaluate(
         raise _no_image(content["images"], found, annotations, images)
     truth = Truth(content, counted, classes[0])
     ious = IOUS if len(sources) > 1 else IOUS[:1]  # nothing is compared: the others take time
+    failed = {name: reason for one in found for name, reason in one.failed.items()}
     return [
-        _result(truth, one, source.options, shared, options["max_det"], ious)
+        _result(truth, one, failed | one.failed, source.options, shared, options["max_det"], ious)
         for one, source, shared in zip(found, sources, classes, strict=True)
     ]
 
@@ -187,21 +189,27 @@ def _no_image(
 def _result(
     truth: Truth,
     found: Found,
+    failed: Mapping[str, str],
     options: Mapping[str, Any],
     classes: SharedClasses,
     max_det: int,
     ious: npt.NDArray[np.float64],
 ) -> EvalResult:
-    scores = score(truth, keep_best(found.boxes, truth, max_det), max_det, ious)
+    options = {name: options.get(name) for name in ("conf", "iou", "nms", "max_det")}
+    made = options["max_det"]
+    if max_det != MAX_DET:  # a file was made with a number of its own
+        options["max_det"] = max_det if made is None else min(made, max_det)
+    boxes = keep_best(found.boxes, truth, max_det)
+    scores = score(truth, boxes, max_det, ious, options["conf"] or 0.0)
     return EvalResult(
         **scores.numbers,
         per_class=scores.per_class,
         precision50=scores.precision50,
         confusion=scores.confusion,
         matches=scores.matches,
-        options={name: options.get(name) for name in ("conf", "iou", "nms", "max_det")},
+        options=options,
         images=len(truth.images),
-        failed=tuple(found.failed.items()),
+        failed=tuple(failed.items()),
         unknown_classes=classes.unknown,
         renamed_classes=classes.renamed,
         dropped_nonfinite=found.dropped_nonfinite,

@@ -17,6 +17,13 @@ from rdlite.evaluate.sources import Progress
 from rdlite.options import check_count
 
 RESAMPLES: Final = 1000
+FEWEST_IMAGES: Final = 6
+"""Fewest images with objects that an interval is given for.
+
+Were it as likely that an image speaks for the one as for the other, all of five would speak for
+the same one in 1 of 16 cases, all of six in 1 of 32 (the sign test); no draw shows another.
+"""
+
 _LEVEL: Final = (2.5, 97.5)  # percentiles: 95 % of the resamples lie between
 _CELLS: Final = 4_000_000  # numbers in one array at a time
 
@@ -27,7 +34,7 @@ class Difference(NamedTuple):
     Attributes:
         value: Difference of the two, positive where the second is better; NaN where there is
             nothing to measure.
-        low: Lower end of the 95 % interval.
+        low: Lower end of the 95 % interval; NaN where too few images have objects.
         high: Its upper end.
     """
 
@@ -44,6 +51,8 @@ class Difference(NamedTuple):
         if math.isnan(self.value):
             return "-"
         value, low, high = (100 * one for one in self)
+        if math.isnan(low):
+            return f"{value:+.1f} [?]"
         return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
@@ -67,6 +76,8 @@ class Differences:
         """Say in words whether AP differs by more than chance."""
         if math.isnan(self.ap.value):
             return "there is no AP to compare"
+        if math.isnan(self.ap.low):
+            return f"fewer than {FEWEST_IMAGES} images have objects: too few to tell"
         if not self.ap.sure:
             return "the difference of AP may be chance: its interval has 0 in it"
         return f"AP is {'higher' if self.ap.value > 0 else 'lower'} by more than chance"
@@ -121,8 +132,10 @@ def compare_results(
         done += len(weights)
         if progress is not None:
             progress(done, resamples)
-    ap, ap50 = _intervals(_over_classes(point[np.newaxis])[0], _over_classes(drawn))
-    each = _intervals(point.mean(axis=-1), drawn.mean(axis=-1))
+    there = np.stack([one.objects > 0 for one in first.matches])
+    any_class = np.full(2, there.any(axis=0).sum())
+    ap, ap50 = _intervals(_over_classes(point[np.newaxis])[0], _over_classes(drawn), any_class)
+    each = _intervals(point.mean(axis=-1), drawn.mean(axis=-1), there.sum(axis=1))
     return Differences(ap, ap50, dict(zip(first.per_class, each, strict=True)), resamples)
 
 
@@ -169,14 +182,26 @@ def _over_classes(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.stack([mean.mean(axis=1), mean[:, 0]], axis=1)
 
 
-def _intervals(point: npt.NDArray[np.float64], drawn: npt.NDArray[np.float64]) -> list[Difference]:
-    """Return a difference for each column of the draws; a draw without any object says nothing."""
+def _intervals(
+    point: npt.NDArray[np.float64], drawn: npt.NDArray[np.float64], images: npt.NDArray[np.int64]
+) -> list[Difference]:
+    """Return a difference for each column of the draws, of objects in so many `images`."""
     return [
-        Difference(float(value), *np.percentile(column[~np.isnan(column)], _LEVEL).tolist())
-        if not math.isnan(value)
-        else Difference(math.nan, math.nan, math.nan)
-        for value, column in zip(point, drawn.T, strict=True)
+        Difference(float(value), *_interval(column) if count >= FEWEST_IMAGES else _UNKNOWN)
+        for value, column, count in zip(point, drawn.T, images, strict=True)
     ]
+
+
+_UNKNOWN: Final = (math.nan, math.nan)
+
+
+def _interval(drawn: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return the ends; a draw without any object says nothing."""
+    measured = drawn[~np.isnan(drawn)]
+    if not measured.size:
+        return _UNKNOWN
+    low, high = np.percentile(measured, _LEVEL)
+    return float(low), float(high)
 
 
 def _values(one: Difference) -> dict[str, float | None]:

@@ -7,9 +7,13 @@ import reprlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rdlite.evaluate.dataset import DataError, Faults, refuse
+from rdlite.storage.regular import read_regular
+
+MAX_BYTES: Final = 1 << 32
+"""Of a JSON file of annotations or of results."""
 
 
 def read_coco(path: str | Path) -> dict[str, Any]:
@@ -26,11 +30,7 @@ def read_coco(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}); give a COCO json file"
-        ) from error
+        content = json.loads(read_regular(path, max_bytes=MAX_BYTES, error=DataError))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}); give a COCO json file") from error
     refuse(path, coco_faults(content))

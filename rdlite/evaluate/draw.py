@@ -20,6 +20,9 @@ _DPI = 110
 _COUNTED = 30
 """Most classes with the numbers written into the cells of their confusion matrix."""
 
+_NAMED = 120
+"""Most classes with their names beside the matrix; more would only be a grey stripe."""
+
 Results = Mapping[str, EvalResult]
 """Evaluations by the name that the pictures call them."""
 
@@ -63,7 +66,9 @@ def draw_f1(results: Results, path: Path) -> None:
     for name, result in results.items():
         best, conf = result.best_f1()
         label = f"{at_confidence(best, conf)}  {name}"
-        color = _curves(axes, CONFIDENCES, result.f1(), label, each=len(results) == 1)
+        known = CONFIDENCES >= (result.options["conf"] or 0)
+        curves = result.f1()[:, known]
+        color = _curves(axes, CONFIDENCES[known], curves, label, each=len(results) == 1)
         axes.plot([conf], [best], marker="o", color=color)
     _save(figure, axes, path)
 
@@ -122,12 +127,14 @@ def _matrix(axes: Axes, result: EvalResult) -> None:
     counts, names = result.confusion, [*result.per_class, BACKGROUND]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="found as", ylabel="annotated as")
+    if len(names) > _NAMED:
+        return
     size = 9 if len(names) <= _COUNTED else 6
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
     axes.set_yticks(range(len(names)), names, fontsize=size)
     for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         text.set_parse_math(False)
-    axes.set(xlabel="found as", ylabel="annotated as")
     if len(names) > _COUNTED:
         return
     for row, column in zip(*np.nonzero(counts), strict=True):

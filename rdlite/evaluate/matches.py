@@ -49,17 +49,26 @@ def f1_curve(one: Matches) -> npt.NDArray[np.float64]:
     return np.asarray(2 * right / (boxes + total), np.float64)
 
 
-def peak(curve: npt.NDArray[np.float64]) -> tuple[float, float]:
+def peak(curve: npt.NDArray[np.float64], least: float) -> tuple[float, float]:
     """Return the highest value of a curve over `CONFIDENCES`, and where it is.
 
-    Of several such places the one in their middle, which is the farthest from a worse one. NaN
-    for the value where the curve is not known, for the place where it is 0 everywhere.
+    Of several such places the middle of the longest stretch of them, which is the farthest from a
+    worse one.
+
+    Args:
+        curve: float64 (101,).
+        least: Score below which no box was kept, so that the curve is not known there.
+
+    Returns:
+        The value, NaN where the curve is not known; the place, NaN where it is 0 everywhere.
     """
+    curve, places = curve[least <= CONFIDENCES], CONFIDENCES[least <= CONFIDENCES]
     highest = float(curve.max())
     if not highest > 0:
         return highest, np.nan
     best = np.flatnonzero(curve == highest)
-    return highest, float(CONFIDENCES[best[len(best) // 2]])
+    longest = max(np.split(best, np.flatnonzero(np.diff(best) > 1) + 1), key=len)
+    return highest, float(places[longest[len(longest) // 2]])
 
 
 def average_precision(one: Matches, weights: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -49,7 +49,8 @@ class ClassResult(NamedTuple):
         ap75: At IoU 0.75.
         objects: How many are annotated, those to be ignored left out.
         images: How many images have at least one of them.
-        f1: The best F1 at IoU 0.50 of any confidence 0.00, 0.01 ... 1.00.
+        f1: The best F1 at IoU 0.50 of any confidence 0.00, 0.01 ... 1.00, from the least score
+            that was kept on.
         conf: The confidence that has it; NaN if that is 0.
     """
 
@@ -82,7 +83,8 @@ class EvalResult:
         matches: Which boxes are right, class by class; rows as `per_class`.
         options: `conf`, `iou`, `nms` and `max_det` of the boxes; None where it is not known.
         images: How many images were evaluated.
-        failed: (file name, reason) of the images without an answer; they count for nothing.
+        failed: (file name, reason) of the images without an answer, this one's or that of another
+            detector measured with it; they count for nothing.
         unknown_classes: Annotated classes that the detector does not have; they count for nothing.
         renamed_classes: "set's name = detector's name" of classes that the two spell differently.
         dropped_nonfinite: Anchors left out because the network gave NaN or infinity.
@@ -125,7 +127,8 @@ class EvalResult:
         """
         curves = self.f1()
         measured = curves[~np.isnan(curves).any(axis=1)]
-        return peak(measured.mean(axis=0) if len(measured) else np.full(len(CONFIDENCES), np.nan))
+        mean = measured.mean(axis=0) if len(measured) else np.full(len(CONFIDENCES), np.nan)
+        return peak(mean, self.options.get("conf") or 0.0)
 
     def complete(self) -> bool:
         """Whether every image was evaluated and no file of detections has lost anything."""
@@ -159,7 +162,11 @@ class EvalResult:
         ]
         if nms in ("hard", "linear"):
             parts[-1] += f" at {self.options.get('iou')}"
-        verdict = "NOT the COCO protocol" if self.warnings() else "COCO protocol"
+        verdict = "COCO protocol"
+        if self.warnings():
+            verdict = "NOT the COCO protocol"
+        elif conf is None or most is None:
+            verdict = "perhaps the COCO protocol"
         return f"{verdict}: {', '.join(parts)}"
 
     def warnings(self) -> list[str]:

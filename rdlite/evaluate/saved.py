@@ -10,11 +10,12 @@ from typing import Any, Final
 
 from rdlite.errors import OptionError
 from rdlite.evaluate.classnames import SharedClasses, some
-from rdlite.evaluate.cocofile import result_faults
+from rdlite.evaluate.cocofile import MAX_BYTES, result_faults
 from rdlite.evaluate.dataset import DataError, refuse
 from rdlite.evaluate.sources import Found, Image, Progress, Source
 from rdlite.options import class_mask
 from rdlite.resultfile import open_results
+from rdlite.storage.regular import read_regular
 
 ENDINGS: Final = (".json", ".jsonl", ".jsonl.gz")
 """What the names of files of detections end in; COCO results in the first."""
@@ -32,7 +33,7 @@ def open_saved(path: str | Path, content: Mapping[str, Any]) -> Source:
         DataError: It is of a video, or what it holds is not COCO results for these annotations.
     """
     path = Path(path)
-    return CocoResults(path, content) if path.suffix == ".json" else JsonLines(path)
+    return CocoResults(path, content) if path.suffix.lower() == ".json" else JsonLines(path)
 
 
 class JsonLines:
@@ -133,19 +134,18 @@ class CocoResults:
             number = classes.numbers.get(entry["category_id"])
             if number is not None:
                 boxes[entry["image_id"]].append(entry | {"category_id": number})
-        lowest = min((entry["score"] for entry in self._entries), default=0.0)
+        lowest = min((entry["score"] for entry in self._entries), default=None)
+        said = "it has no boxes" if lowest is None else f"its lowest score is {lowest:.3g}"
         progress(len(images), len(images))
         return Found(
             boxes={image["id"]: boxes[image["id"]] for image in images},
-            notes=[f"{self._path} does not say how it was made; its lowest score is {lowest:.3g}"],
+            notes=[f"{self._path} does not say how it was made; {said}"],
         )
 
 
 def _read_results(path: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:
     try:
-        entries = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); give COCO results") from error
+        entries = json.loads(read_regular(path, max_bytes=MAX_BYTES, error=DataError))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}); give COCO results") from error
     if not isinstance(entries, list):

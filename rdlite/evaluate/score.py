@@ -161,6 +161,7 @@ def score(
     boxes: Sequence[dict[str, Any]],
     max_det: int,
     ious: npt.NDArray[np.float64],
+    conf: float = 0.0,
 ) -> Scores:
     """Measure boxes by annotations.
 
@@ -169,6 +170,7 @@ def score(
         boxes: What `keep_best` returned.
         max_det: COCO's "maxDets".
         ious: Which of `IOUS` the matches are wanted at, the first among them.
+        conf: Least score that was kept when the boxes were made.
     """
     loaded = truth.coco.loadRes(list(boxes))
     run = truth.run(loaded, maxDets=[max_det])
@@ -180,7 +182,7 @@ def score(
     return Scores(
         numbers=dict(zip(NUMBERS, map(_mean, values), strict=True)),
         per_class={
-            name: _class_result(whole[..., k], one)
+            name: _class_result(whole[..., k], one, conf)
             for k, (name, one) in enumerate(zip(truth.names, matches, strict=True))
         },
         precision50=np.where(whole[0] < 0, np.nan, whole[0]).T,
@@ -232,10 +234,10 @@ def confuse(truth: Truth, boxes: Sequence[dict[str, Any]]) -> npt.NDArray[np.int
     return counts
 
 
-def _class_result(precision: npt.NDArray[np.float64], one: Matches) -> ClassResult:
+def _class_result(precision: npt.NDArray[np.float64], one: Matches, conf: float) -> ClassResult:
     ap, ap50, ap75 = map(_mean, (precision, precision[0], precision[5]))
     objects, images = int(one.objects.sum()), int(np.count_nonzero(one.objects))
-    return ClassResult(ap, ap50, ap75, objects, images, *peak(f1_curve(one)))
+    return ClassResult(ap, ap50, ap75, objects, images, *peak(f1_curve(one), conf))
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float:

@@ -8,6 +8,7 @@ import stat
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 Packets: TypeAlias = "Iterator[Packet[Any] | None]"
 MAX_BAD_PACKETS = 32
@@ -162,6 +164,34 @@ def yuv_matrix(tag: int, width: int, height: int) -> int:
     if tag in SWS_MATRIX:
         return tag
     return _BT709 if width >= 1280 or height > 576 else _BT601
+
+
+def video_stream(container: InputContainer, path: Path) -> VideoStream:
+    """Return the video of a file.
+
+    Raises:
+        VideoError: There is none that can be decoded.
+    """
+    from av.stream import Disposition
+
+    for stream in container.streams.video:
+        # Cover art is stored as a video of one picture.
+        if stream.codec_context and not stream.disposition & Disposition.attached_pic:
+            return stream
+    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+    raise VideoError(f"{path} holds no video that can be decoded, only {kinds}")
+
+
+def declared_seconds(container: InputContainer, stream: VideoStream) -> float:
+    """Return how long a video says it is, in seconds; 0 where it does not say."""
+    tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "").strip("\0 "))
+    if tag:
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    if stream.frames and stream.average_rate:  # AVI, whose duration FFmpeg guesses from the size
+        return float(stream.frames / stream.average_rate)
+    if stream.duration:
+        return float(stream.duration * Fraction(stream.time_base or 0))
+    return (container.duration or 0) / 1e6 if len(container.streams) == 1 else 0.0
 
 
 def _refuse(path: str) -> None:

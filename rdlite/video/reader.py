@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,11 +22,13 @@ from rdlite.video.media import (
     MAX_BAD_PACKETS,
     SWS_MATRIX,
     Keyframe,
+    declared_seconds,
     in_place,
     open_media,
     read_from_key,
     read_packets,
     reason,
+    video_stream,
     yuv_matrix,
 )
 from rdlite.wording import count
@@ -134,7 +135,7 @@ class VideoReader:
         self._container = open_media(self.path)
         self._sought = self._wait_for_key = self._in_next_part = False
         try:
-            self.stream = _video_stream(self._container, self.path)
+            self.stream = video_stream(self._container, self.path)
             self._check_size(self.stream.codec_context)
         except VideoError:
             self.close()
@@ -349,7 +350,7 @@ class VideoReader:
             return False
         # Matroska states where the last frame ends, counted from 0 and not from the first.
         read = float((self._end_ticks + self.origin) * self.time_base)
-        declared = _declared_seconds(self._container, self.stream)
+        declared = declared_seconds(self._container, self.stream)
         return declared - read > max(0.25, 2 / float(self.rate))
 
     def close(self) -> None:
@@ -373,17 +374,6 @@ def check_range(stride: int, start: float | None, end: float | None) -> None:
         raise OptionError(f"end must be later than start, got start={start} and end={end}")
 
 
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    from av.stream import Disposition
-
-    for stream in container.streams.video:
-        # Cover art is stored as a video of one picture.
-        if stream.codec_context and not stream.disposition & Disposition.attached_pic:
-            return stream
-    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-    raise VideoError(f"{path} holds no video that can be decoded, only {kinds}")
-
-
 def _origin(container: InputContainer, stream: VideoStream, time_base: Fraction) -> int:
     # Encoders state the inaudible beginning of sound as negative time: it is no start.
     whole = max(0, round(Fraction(container.start_time or 0, 1_000_000) / time_base))
@@ -393,14 +383,3 @@ def _origin(container: InputContainer, stream: VideoStream, time_base: Fraction)
 def _fraction(value: Any, default: Fraction) -> Fraction:
     # Unset rates are None in some versions of PyAV and a false 0/1 in others.
     return Fraction(value.numerator, value.denominator) if value else default
-
-
-def _declared_seconds(container: InputContainer, stream: VideoStream) -> float:
-    tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "").strip("\0 "))
-    if tag:
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
-    if stream.frames and stream.average_rate:  # AVI, whose duration FFmpeg guesses from the size
-        return float(stream.frames / stream.average_rate)
-    if stream.duration:
-        return float(stream.duration * Fraction(stream.time_base or 0))
-    return (container.duration or 0) / 1e6 if len(container.streams) == 1 else 0.0
