@@ -86,7 +86,7 @@ def test_a_folder_of_pictures_and_json(run: Any, tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == sorted([*PICTURES, "eval.json"])
     assert json.loads((out / "eval.json").read_text()) == json.loads(printed)
     for name in PICTURES:
-        assert np.ptp(cv2.imdecode(np.fromfile(out / name, np.uint8), 1)) == 255
+        assert np.ptp(cv2.imdecode(np.fromfile(out / name, np.uint8), 1)) > 200
     code, _, err = run("-o", out)
     assert code == 1 and "exists" in err and "--overwrite" in err
     assert run("-o", out, "--overwrite")[0] == 0

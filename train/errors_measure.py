@@ -92,7 +92,7 @@ def measure(detector: Detector, one: EvalSet, conf: float) -> Measured:
         raise DataError(f"no image of {one.annotations} can be read; the first, {name}: {reason}")
     truth = Truth(content, list(images.values()), shared)
     boxes = keep_best(found.boxes, truth, MAX_DET)
-    scores = score(truth, boxes, MAX_DET, IOUS[:1])
+    scores = score(truth, boxes, MAX_DET, IOUS[:1], conf)
     result = EvalResult(
         **scores.numbers,
         **{name: value for name, value in scores._asdict().items() if name != "numbers"},

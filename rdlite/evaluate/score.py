@@ -161,7 +161,7 @@ def score(
     boxes: Sequence[dict[str, Any]],
     max_det: int,
     ious: npt.NDArray[np.float64],
-    conf: float = 0.0,
+    conf: float,
 ) -> Scores:
     """Measure boxes by annotations.
 

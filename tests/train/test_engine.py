@@ -275,3 +275,13 @@ def test_a_checkpoint_that_is_cut_off_is_named(settings) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(OptionError, match=r"checkpoint.pt cannot be read"):
         Trainer(settings("run"))
+
+
+def test_a_run_opens_its_data_as_the_settings_say(settings) -> None:
+    plain = Trainer(settings("plain", epochs=1)).dataset
+    told = Trainer(settings("told", epochs=1, repeat=1.0, zoom_out=2.0)).dataset
+    assert (plain.config.expand_max, told.config.expand_max) == (4.0, 2.0)
+    assert len(plain.images) == len(told.images) == len(plain)
+    assert len(told) > len(plain)  # some images lack a class
+    with pytest.raises(OptionError, match="zoom_out must be 1 or more"):
+        settings("wrong", zoom_out=0.5)
