@@ -9,13 +9,14 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from rdlite.errors import OptionError, ResultFileError
-from rdlite.resultfile import Record, ResultFile, open_results, read_record
+from rdlite.resultfile import Record, ResultFile, ends_of, open_results, read_record
 from rdlite.sinks import Sink, open_sink
 from rdlite.sinks.base import STDOUT
 from rdlite.storage.journal import describe_difference
 
 __all__ = ["Converted", "convert"]
 
+_FRAME_ENDINGS = (".jpg", ".png", ".jpeg")
 _OF_ONE_VIDEO = ("source", "source_size", "mtime_ns")
 
 
@@ -67,9 +68,10 @@ def convert(
         format: One of `rdlite.sinks.FORMATS`.
         path: The file or folder to write, "-" for standard output.
         overwrite: Replace it if it exists.
-        images: A folder that images are to be named in: by their path from there. Frame 123 of
-            `clip.mp4` becomes the image `clip.mp4/000123` with whatever ending it has there. Those
-            that are not there are counted, and named as if they were.
+        images: A folder that images are to be named in: by their path from there, which is the
+            longest end of their name that is a file in it. Frame 123 of `clip.mp4` becomes the
+            image `clip.mp4/000123` with whatever ending it has there. Those that are not there are
+            counted, and named as if they were; so are those whose file another one has got.
         progress: Called with the number of bytes read since the last call.
 
     Raises:
@@ -182,31 +184,36 @@ class _Folder:
         self._folder = Path(folder)
         if not self._folder.is_dir():
             raise OptionError(f"{folder} is no folder; name the one that the images are in")
+        self._top = os.path.join(os.path.abspath(folder), "")
+        self._taken: dict[str, str] = {}  # which name each file was found for
         self._missing, self._first = 0, ""
 
     def rename(self, record: Record) -> Record:
-        names = self._frame_names(record) if record.frame is not None else self._names(record)
-        name = next((one for one in names if os.path.isfile(self._folder / one)), None)
-        if name is None:
-            name = names[0]
+        if record.frame is None:
+            whole, name = record.image or "", self._find(record.image or "")
+            missing = record.place or PurePath(whole or "without a name").name
+        else:
+            video, frame = record.image or "video", f"{record.frame:06d}"
+            whole, name = (
+                f"{video}/{frame}",
+                self._find(f"{video}/{frame}", _FRAME_ENDINGS, least=2),
+            )
+            missing = f"{record.place or video}/{frame}{_FRAME_ENDINGS[0]}"
+        if name is None or self._taken.setdefault(name, whole) != whole:
+            name = PurePath(missing).as_posix()
             self._missing += 1
             self._first = self._first or name
         return record._replace(image=name, place=name, frame=None, pts=None, time=None)
 
-    def _names(self, record: Record) -> list[str]:
-        image = os.path.abspath(record.image or "without a name")
-        names = [record.place] if record.place else []
-        if PurePath(image).is_relative_to(os.path.abspath(self._folder)):
-            names.append(os.path.relpath(image, self._folder))
-        names.append(
-            record.image if record.image and image != record.image else PurePath(image).name
-        )
-        return [PurePath(name).as_posix() for name in names]
-
-    def _frame_names(self, record: Record) -> list[str]:
-        video = PurePath(record.place or record.image or "video")
-        stem = f"{record.frame:06d}"
-        return [f"{video.as_posix()}/{stem}{suffix}" for suffix in (".jpg", ".png", ".jpeg")]
+    def _find(self, name: str, endings: Sequence[str] = ("",), least: int = 1) -> str | None:
+        """Return the path of a file in the folder; it has so many parts of the name or more."""
+        full = os.path.abspath(name)
+        inside = [PurePath(full[len(self._top) :])] if full.startswith(self._top) else []
+        for end in (*inside, *ends_of(name)):
+            for path in [end.as_posix() + ending for ending in endings]:
+                if len(end.parts) >= least and os.path.isfile(self._folder / path):
+                    return path
+        return None
 
     def warnings(self) -> list[str]:
         if not self._missing:

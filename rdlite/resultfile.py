@@ -224,6 +224,19 @@ def _is_name(value: Any, errors: str = "surrogateescape") -> bool:
         return False
 
 
+def ends_of(name: str) -> Iterator[PurePath]:
+    """Yield the ends of a path, the longest first: `a/b/c.jpg`, `b/c.jpg`, `c.jpg`.
+
+    The first one that is in a folder is the file that a results file names, after a move as well.
+    None leads out of the folder. A backslash is a letter first, and then what parts folders.
+    """
+    for one in dict.fromkeys((name, name.replace("\\", "/"))):
+        path = PurePath(one)
+        parts = path.parts[1:] if path.anchor else path.parts
+        last = max((place for place, part in enumerate(parts, 1) if part == ".."), default=0)
+        yield from (PurePath(*parts[place:]) for place in range(last, len(parts)))
+
+
 def _base_name(path: str) -> str:
     windows = PureWindowsPath(path)  # the file may come from another system
     return windows.name if windows.drive else PurePath(path).name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -238,6 +239,16 @@ def test_the_picture_has_a_row_for_each_image_and_a_column_for_each_model(
     assert (left != right).any()  # a car there, a dog here
     result.save(tmp_path / "grid.png")
     assert np.array_equal(load(tmp_path / "grid.png"), tall)
+
+
+def test_in_the_picture_the_boxes_of_one_alone_are_dashed(result: Comparison) -> None:
+    row = result.pictures[0].states
+    agreed = replace(result.pictures[0], states=tuple(np.full_like(one, AGREED) for one in row))
+    whole = replace(result, pictures=(agreed,)).picture().image
+    dashed = replace(result, pictures=(replace(agreed, states=row),)).picture().image
+    changed = (whole[:-50] != dashed[:-50]).any(axis=2)  # without the captions
+    assert changed.any(axis=0)[: whole.shape[1] // 2].any()
+    assert changed.any(axis=0)[whole.shape[1] // 2 :].any()
 
 
 def test_a_comparison_of_nothing_has_numbers_and_no_picture(

@@ -214,6 +214,40 @@ def test_images_are_named_as_they_lie_in_a_folder(tmp_path: Path) -> None:
         convert(tmp_path / "a.jsonl", "coco", tmp_path / "b.json", images=tmp_path / "gone")
 
 
+def test_images_are_found_in_a_folder_that_was_moved_and_a_file_is_that_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    moved = tmp_path / "dup2"
+    for name in ("a/x.jpg", "b/x.jpg", "Straße & Söhne/y.jpg", "more/z.jpg", "back\\slash.jpg"):
+        (moved / name).parent.mkdir(parents=True, exist_ok=True)
+        (moved / name).touch()
+    images = {
+        "dup/a/x.jpg": "x.jpg",
+        "dup/b/x.jpg": "x-2.jpg",
+        "odd\\Straße & Söhne\\y.jpg": None,
+        "../dup2/more/z.jpg": "z.jpg",
+        "other/z.jpg": "z-2.jpg",  # is not there
+        "other/more/z.jpg": "z-3.jpg",  # the file there is the one of an image before
+        "dup/back\\slash.jpg": None,
+    }
+    with Journal(tmp_path / "a.jsonl", header()) as journal:
+        for image, place in images.items():
+            journal.append(to_line(found(), image=image, place=place))
+    done = convert(tmp_path / "a.jsonl", "coco", tmp_path / "a.json", images=moved)
+    coco = json.loads((tmp_path / "a.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == [
+        "a/x.jpg",
+        "b/x.jpg",
+        "Straße & Söhne/y.jpg",
+        "more/z.jpg",
+        "z-2.jpg",
+        "z-3.jpg",
+        "back\\slash.jpg",
+    ]
+    assert done.faults == [f"2 images are not in {moved}; the first is z-2.jpg"]
+
+
 def test_frames_are_named_as_pictures_of_them(tmp_path: Path) -> None:
     source = video_results(tmp_path / "in")
     pictures = tmp_path / "frames" / "clip.mp4"

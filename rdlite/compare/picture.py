@@ -51,8 +51,8 @@ def _captions(one: ComparedPicture) -> list[Bgr]:
         f"{count(len(states), 'object')}, {(states == ALONE).sum()} alone (dashed)"
         for states in one.states
     ]
-    captions[0] += f"  -  {one.name}"
-    return [_text([caption], 0.5) for caption in captions]
+    names = [one.name, *[""] * (len(captions) - 1)]
+    return [_text(list(lines), 0.5) for lines in zip(captions, names, strict=True)]
 
 
 def _fitted(picture: Bgr) -> Bgr:

@@ -15,6 +15,8 @@ import numpy.typing as npt
 from rdlite.errors import ImageError, VideoError
 from rdlite.image import Bgr, load
 from rdlite.report.pack import Collected
+from rdlite.resultfile import ends_of
+from rdlite.storage.outputs import utf8_name
 from rdlite.video.reader import VideoReader
 
 MAX_BYTES: Final = 4_500_000
@@ -125,11 +127,9 @@ def take_pictures(
 def locate(name: str, folders: Sequence[Path]) -> Path | None:
     """Return the file that a name in a file of detections means, None if it is in no folder.
 
-    Of the name's path, the longest trailing part that is in a folder: `a/b/c.jpg`, `b/c.jpg`,
-    `c.jpg`.
+    In each folder that is the file which the name leads to from there, or `ends_of` it.
     """
-    parts = [PurePath(name).parts, PurePath(name.replace("\\", "/")).parts]
-    ends = [PurePath(*one[k:]) for one in parts for k in range(len(one)) if one[-1] != ".."]
+    ends = [PurePath(name), *ends_of(name)]
     for folder in folders:
         if folder.is_file():
             return folder
@@ -178,7 +178,9 @@ def _from_video(
 ) -> Iterator[_Item]:
     source = str(header["source"])
     path = locate(source, folders)
-    problem = f"{PurePath(source).name} was not found; give it or its folder (--media)"
+    places = " or ".join(dict.fromkeys(map(utf8_name, folders)))
+    name = utf8_name(PurePath(source).name)
+    problem = f"{name} is not in {places}; give it or its folder (--media)"
     if path is not None:
         problem = "the frame cannot be read from the video"
         status = os.stat(path)

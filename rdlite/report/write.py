@@ -13,7 +13,6 @@ import numpy as np
 
 import rdlite
 from rdlite import registry
-from rdlite.annotate import class_color
 from rdlite.errors import OptionError
 from rdlite.report.pack import Collected, box_steps, pack
 from rdlite.report.page import asset, data_block, json_block, make_page
@@ -30,6 +29,20 @@ MAX_PICTURES: Final = 500
 """On a page."""
 
 _OTHER_BYTES: Final = 300_000  # of a page beside its data and pictures
+# Blue, orange, magenta, green, purple, red, teal, olive, pink, lime: neighbours far apart in hue,
+# all with a contrast of 3:1 or more to the grounds of both schemes in page.css.
+_COLORS: Final = (
+    "#0277e6",
+    "#ce6a00",
+    "#d446a1",
+    "#068b40",
+    "#8859e3",
+    "#d8362e",
+    "#0a939f",
+    "#918801",
+    "#ad48c3",
+    "#688a03",
+)
 _SCRIPTS: Final = ("data", "filter", "draw", "charts", "gallery", "viewer", "report")
 
 Progress: TypeAlias = Callable[[str, int, int | None], object]
@@ -130,9 +143,11 @@ def _check(
     if output.exists() and results.exists() and output.samefile(results):
         raise OptionError(f"{output} is the file of detections itself; name another page")
     if media is not None and not os.path.exists(media):
-        raise OptionError(f"media {media} does not exist; name the video or a folder")
+        raise OptionError(f"{media} does not exist; name the video or a folder (--media)")
     if not 0 <= pictures <= MAX_PICTURES:
-        raise OptionError(f"pictures must be from 0 to {MAX_PICTURES}, got {pictures}")
+        raise OptionError(
+            f"there must be 0 to {MAX_PICTURES} pictures (--pictures), got {pictures}"
+        )
 
 
 def _folders(results: Path, media: str | os.PathLike[str] | None) -> list[Path]:
@@ -214,12 +229,9 @@ def _meta(
 
 def _colors(file: ResultFile, found: Collected) -> list[str]:
     """Return a colour for each class: by rank, so that the frequent ones lie far apart."""
-    colors = [""] * len(file.names)
-    ranked = [number for number, _ in found.by_class.most_common()]
-    missing = (number for number in range(len(file.names)) if number not in found.by_class)
-    for rank, number in enumerate([*ranked, *missing]):
-        blue, green, red = class_color(rank)
-        colors[number] = f"#{red:02x}{green:02x}{blue:02x}"
+    colors = [_COLORS[0]] * len(file.names)
+    for rank, (number, _) in enumerate(found.by_class.most_common()):
+        colors[number] = _COLORS[rank % len(_COLORS)]
     return colors
 
 

@@ -217,7 +217,7 @@ def _sync_all(folder: Path) -> None:
 
 def _check_free(path: Path, overwrite: bool, error: type[RdliteError]) -> None:
     if os.path.lexists(path) and not overwrite:
-        raise error(f"{path} exists already; choose another name or ask to overwrite it")
+        raise error(f"{path} exists already; choose another name or overwrite it (--overwrite)")
     if not path.parent.is_dir():
         raise error(f"the directory {path.parent} does not exist; create it first")
 

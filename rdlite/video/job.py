@@ -225,7 +225,9 @@ def _check_output(path: Path, job: VideoJob) -> None:
     # An attempt that got as far as its outputs is gone on with all the same.
     begun = job.resume and job.folder.is_dir()
     if os.path.lexists(path) and not job.overwrite and not begun:
-        raise VideoError(f"{path} exists already; choose another name or ask to overwrite it")
+        raise VideoError(
+            f"{path} exists already; choose another name or overwrite it (--overwrite)"
+        )
     if not path.parent.is_dir():
         raise VideoError(f"the directory {path.parent} does not exist; create it first")
 
@@ -247,7 +249,7 @@ def _prepare_folder(job: VideoJob, header: Mapping[str, Any]) -> None:
             raise VideoError(
                 f"{job.folder.parent / job.folder.name[1:].removesuffix('.rdlite')} was begun "
                 f"with other settings ({difference}); give the same ones to go on with it, or "
-                "ask to overwrite it"
+                "overwrite it (--overwrite)"
             )
     made = len(list(job.folder.glob("part-*.json"))) if job.folder.is_dir() else 0
     if made and not job.overwrite:

@@ -145,6 +145,54 @@ def test_the_gallery_shows_the_frames_that_match_and_the_others(show: Any, tmp_p
     assert page.text("nothing").startswith("No image to show here")
 
 
+def test_captions_tell_names_apart_and_end_with_the_frame(show: Any, tmp_path: Path) -> None:
+    names = ["a/b/x.jpg", "c/b/x.jpg", "c/y.jpg", "d\\x.jpg", "x.jpg"]
+    lines = [({"image": name}, objects((1, 1, 9, 9, 0.9, 0))) for name in names]
+    page = show(write_results(tmp_path / "found.jsonl", lines))
+    texts = "return [...document.querySelectorAll('#grid .name')].map(x => x.textContent)"
+    assert page.run(texts) == ["a/b/x.jpg", "c/b/x.jpg", "y.jpg", "d\\x.jpg", "x.jpg"]
+    long = [({"image": "v/" * 60 + "clip.mp4", "frame": 123_456, "time": 9999.5}, objects())]
+    page = show(write_results(tmp_path / "long.jsonl", long))
+    page.click("#show-others")
+    # Cut at the beginning: the end of the text lies inside its line.
+    assert page.run(texts) == ["clip.mp4 · 2:46:39.50 · frame 123,456"]
+    page.run("document.querySelector('#grid .name').style.width = '90px'")
+    end, right = page.run(
+        "const line = document.querySelector('#grid .name');"
+        "return [line.firstChild.getBoundingClientRect().right, line.getBoundingClientRect().right]"
+    )
+    assert end <= right + 1
+
+
+@pytest.mark.parametrize("on", [False, True], ids=["light", "dark"])
+def test_a_class_has_one_colour_that_stands_out(show: Any, tmp_path: Path, on: bool) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"gone")
+    names = tuple(f"class {number}" for number in range(10))
+    rows = [(1, 1, 9, 9, 0.5, number) for number in range(10) for _ in range(10 - number)]
+    found = objects(*rows, names=names)
+    lines = [({"frame": n, "pts": n, "time": n / 2}, found) for n in range(4)]
+    results = write_results(tmp_path / "a.jsonl", lines, source=tmp_path / "clip.mp4", names=names)
+    page = show(results, pictures=0)
+    dark(page.browser, on)
+    page.settle()
+    colours = (
+        "return [...document.querySelectorAll(arguments[0])].map(x => x.style.backgroundColor)"
+    )
+    bars = page.run(colours, "#classes .bar")
+    assert len(set(bars)) == 10
+    assert page.run(colours, "#legend .swatch")[:6] == bars[:6]
+    page.click("#grid button")
+    assert set(page.run(colours, "#viewer-objects .swatch")) == set(bars)
+    ratios = page.run(
+        "return colours().flatMap((one) => ['--card', '--page', '--sunken'].map((name) => {"
+        "const both = [luminance(one), luminance(token(name))].sort((a, b) => a - b);"
+        "return (both[1] + 0.05) / (both[0] + 0.05); }));"
+        "function colours() { return JSON.parse(blockText('meta')).colors; }"
+    )
+    dark(page.browser, False)
+    assert min(ratios) >= 3
+
+
 def test_only_what_can_be_seen_is_there_and_keys_reach_all(show: Any, tmp_path: Path) -> None:
     from selenium.webdriver.common.keys import Keys
 

@@ -52,7 +52,7 @@ class Timeline {
   }
 
   color(number) {
-    return number < 0 ? token("--edge") : ink(this.data.meta.colors[number]);
+    return number < 0 ? token("--edge") : this.data.meta.colors[number];
   }
 
   describe() {

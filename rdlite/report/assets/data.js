@@ -65,6 +65,7 @@ async function loadData() {
     length,
     starts: runningSum(arrays.counts),
     names,
+    short: shortNames(names),
     sought: meta.video ? [] : names.map((name) => name.toLowerCase()),
   };
 }
@@ -74,12 +75,36 @@ function isFrame(data, frame) {
   return data.index[frame] !== 0xffffffff;
 }
 
-/** Return what a frame is called: the name of an image, the time in a video; `short` has no folders. */
+/** Return for each name the shortest end of its path that no other one has. */
+function shortNames(names) {
+  const short = new Map();
+  let left = [...new Set(names)];
+  for (let parts = 1; left.length; parts++) {
+    const ends = left.map((name) => pathEnd(name, parts));
+    const times = new Map();
+    for (const end of ends) times.set(end, (times.get(end) || 0) + 1);
+    left.forEach((name, place) => { if (times.get(ends[place]) === 1) short.set(name, ends[place]); });
+    left = left.filter((name, place) => times.get(ends[place]) > 1);
+  }
+  return short;
+}
+
+/** Return the last so many parts of a path; folders end in a slash, or a backslash. */
+function pathEnd(name, parts) {
+  let at = name.length;
+  for (let part = 0; part < parts && at >= 0; part++) {
+    do at--; while (at >= 0 && name[at] !== "/" && name[at] !== "\\");
+  }
+  return name.slice(at + 1);
+}
+
+/** Return what a frame is called: an image's name, a video's time; `short` as far as names differ. */
 function frameName(data, frame, short = false) {
-  if (!isFrame(data, frame)) return short ? data.names[frame].split("/").at(-1) : data.names[frame];
+  const name = short ? data.short.get(data.names[frame]) : data.names[frame];
+  if (!isFrame(data, frame)) return name;
   const time = Number.isNaN(data.seconds[frame]) ? "" : `${clock(data.seconds[frame], 2)} · `;
   const place = `${time}frame ${data.index[frame].toLocaleString("en")}`;
-  return data.meta.video ? place : `${data.names[frame]} · ${place}`;
+  return data.meta.video ? place : `${name} · ${place}`;
 }
 
 /** Return seconds as 1:02:03.45. */

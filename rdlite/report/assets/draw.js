@@ -140,16 +140,3 @@ function luminance(color) {
   });
   return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
 }
-
-/** Return a colour, darkened until it stands out from a light page (contrast 3:1). */
-function ink(color) {
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  let shown = color;
-  while (!dark && luminance(shown) > 0.3) shown = darker(shown);
-  return shown;
-}
-
-function darker(color) {
-  const parts = [1, 3, 5].map((at) => Math.round(parseInt(color.slice(at, at + 2), 16) * 0.92));
-  return `#${parts.map((value) => value.toString(16).padStart(2, "0")).join("")}`;
-}

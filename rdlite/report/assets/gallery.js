@@ -43,7 +43,7 @@ class Gallery {
 
   layout() {
     const width = this.root.clientWidth;
-    this.columns = Math.max(1, Math.floor((width + GAP) / ((width < 520 ? 140 : 220) + GAP)));
+    this.columns = Math.max(1, Math.floor((width + GAP) / ((width < 520 ? 170 : 220) + GAP)));
     this.width = Math.floor((width - GAP * (this.columns - 1)) / this.columns);
     this.height = Math.round(this.width / this.aspect);
     this.rowHeight = this.height + CAPTION + GAP;
@@ -105,7 +105,8 @@ class Gallery {
 
   makeCard(place) {
     const frame = this.frames[place];
-    const name = element("span", { class: "name" }, frameName(this.data, frame, true));
+    const text = element("bdi", { dir: "ltr" }, frameName(this.data, frame, true));
+    const name = element("span", { class: "name" }, text);
     const found = element("span", { class: "muted" }, count(this.matches[frame], "object"));
     const canvas = element("canvas", { "aria-hidden": "true" });
     const caption = element("span", { class: "caption small" }, name, found);
