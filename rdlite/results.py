@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
-from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
 
 from rdlite.errors import OptionError
+from rdlite.vocxml import voc_annotation
 
 if TYPE_CHECKING:
     import pandas
@@ -29,7 +28,6 @@ __all__ = ["Detection", "Detections"]
 _PIXEL_DIGITS = 3
 _SCORE_DIGITS = 6
 _LARGEST = (1 << 31) - 1  # pixels of a side
-_NOT_XML = re.compile("[^\t\n -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class Detection(NamedTuple):
@@ -329,22 +327,7 @@ class Detections:
         Args:
             filename: The image's file name, stored in the annotation.
         """
-        root = ElementTree.Element("annotation")
-        _leaf(root, "filename", filename)
-        size = ElementTree.SubElement(root, "size")
-        for tag, value in zip(("width", "height", "depth"), (*self.image_size, 3), strict=True):
-            _leaf(size, tag, value)
-        for one in self._rounded():
-            entry = ElementTree.SubElement(root, "object")
-            _leaf(entry, "name", one.name)
-            _leaf(entry, "confidence", one.confidence)
-            box = ElementTree.SubElement(entry, "bndbox")
-            for tag, value in zip(
-                ("xmin", "ymin", "xmax", "ymax"), _voc(one.xyxy, self.image_size), strict=True
-            ):
-                _leaf(box, tag, value)
-        ElementTree.indent(root)
-        return ElementTree.tostring(root, encoding="unicode") + "\n"
+        return voc_annotation(self._rounded(), self.image_size, filename)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a pandas DataFrame, one row per object.
@@ -394,20 +377,3 @@ def _read_only(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
 def _xywh(xyxy: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
     x1, y1, x2, y2 = xyxy
     return x1, y1, x2 - x1, y2 - y1
-
-
-def _voc(
-    xyxy: tuple[float, float, float, float], size: tuple[int, int]
-) -> tuple[int, int, int, int]:
-    x1, y1, x2, y2 = (round(value) for value in xyxy)
-    x1, y1 = min(x1, size[0] - 1), min(y1, size[1] - 1)
-    return x1 + 1, y1 + 1, max(x2, x1 + 1), max(y2, y1 + 1)
-
-
-def _leaf(parent: ElementTree.Element, tag: str, value: object) -> None:
-    ElementTree.SubElement(parent, tag).text = xml_text(str(value))
-
-
-def xml_text(text: str) -> str:
-    r"""Return text with what XML cannot hold, which names can, as in JSON: \u0001, \udcff."""
-    return _NOT_XML.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -11,10 +11,11 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from rdlite.errors import OptionError
-from rdlite.results import Detections, xml_text
+from rdlite.results import Detections
 from rdlite.sinks.base import STDOUT, Sink, Where
 from rdlite.storage.journal import dump_line
 from rdlite.storage.partial import PartialFolder
+from rdlite.vocxml import xml_text
 
 _TASKS, _CONFIG = "tasks.json", "label_config.xml"
 _FROM, _TO = "label", "image"
