@@ -201,10 +201,11 @@ def read_record(line: Mapping[str, Any], header: Mapping[str, Any]) -> Record:
     for key in ("image", "place", "frame", "pts", "time"):
         if line.get(key) is not None and not _can_be(key, line[key]):
             raise OptionError(f"{key} is {line[key]!r}")
+    time = None if line.get("time") is None else float(line["time"])
     image, place, source = line.get("image"), line.get("place"), header.get("source")
     if image is None and source is not None:
         image, place = source, _base_name(source)
-    return Record(found, image, line.get("frame"), line.get("pts"), line.get("time"), place)
+    return Record(found, image, line.get("frame"), line.get("pts"), time, place)
 
 
 def _can_be(key: str, value: Any) -> bool:

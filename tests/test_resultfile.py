@@ -376,3 +376,12 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     assert sum(len(record.found) for record in results) == 2 * 220_000
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 5_000, f"{grown} KiB"
+
+
+def test_times_are_floats_however_they_are_written(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    line = to_line(found(1), image="a.mp4", frame=0, time=0.0) | {"time": 2**63 - 1}
+    results = open_results(text_file(tmp_path / "a.jsonl", line))
+    (record,) = results
+    assert isinstance(record.time, float)
+    assert convert(results.path, "parquet", tmp_path / "a.parquet").records == 1
