@@ -170,6 +170,9 @@ class TrainConfig(RunConfig):
     zoom_out: float = 4.0
     """How many times as wide as the image its canvas may become when it is made smaller, as half of
     all samples are; SSD's 4 is for long schedules, 1 leaves it out."""
+    mosaic: float = 0.0
+    """Share of the samples that are put together from four images (arXiv 2004.10934), until the
+    last side of `resolution`, which sees whole pictures only."""
 
     mimic: str | None = None
     """ONNX detector whose features the ODM is drawn towards; see `train.mimic`."""
@@ -206,7 +209,7 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(("min_score", "repeat"), lambda v: 0 <= v <= 1, "from 0 to 1")
+        self.require(("min_score", "repeat", "mosaic"), lambda v: 0 <= v <= 1, "from 0 to 1")
         self.require(("zoom_out",), lambda v: v >= 1, "1 or more")
         self.anchor_shapes()
         self._check_head()

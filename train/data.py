@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypedDict
 
@@ -13,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rdlite.evaluate.dataset import DataError
-from train.augment import AugmentConfig, Targets, augment, plain
+from train.augment import AugmentConfig, Targets, augment, mosaic, plain
 from train.cache import ImageCache, open_cache
 from train.coco import CocoImage, CocoSet, load_coco
 from train.validation import held_out
@@ -121,17 +122,30 @@ class DetectionDataset:
 
     def sample(self, index: int, *, epoch: int, resolution: int) -> tuple[np.ndarray, Targets]:
         """Make one sample: uint8 (R, R, 3) BGR, and targets with boxes in [0, 1]."""
+        config = self.config
+        if config is None:
+            return plain(*self._annotated(index), resolution=resolution)
+        rng = np.random.default_rng((self.seed, epoch, index))
+        if resolution >= config.mosaic_below or rng.random() >= config.mosaic_prob:
+            image, targets = self._annotated(index)
+            return augment(image, targets, resolution=resolution, rng=rng, config=config)
+        smaller = replace(config, expand_prob=0.0)  # a quarter is zoomed out as it is
+        others = rng.integers(len(self), size=3).tolist()
+        quarters = [
+            augment(image, targets, resolution=resolution // 2, rng=rng, config=smaller)
+            for image, targets in map(self._annotated, [index, *others])
+        ]
+        return mosaic(quarters)
+
+    def _annotated(self, index: int) -> tuple[np.ndarray, Targets]:
+        """A sample's whole image, and its annotations with boxes in pixels of it."""
         position = int(self._samples[index])
         image = self.cache[position]
         entry = self.coco.images[position]
         scale = np.array([*image.shape[1::-1]] * 2, np.float32) / np.array([*entry.size] * 2)
         targets = entry.targets
         boxes = (targets.boxes * scale).astype(np.float32)
-        targets = Targets(boxes, targets.labels, targets.ignore, targets.score)
-        if self.config is None:
-            return plain(image, targets, resolution=resolution)
-        rng = np.random.default_rng((self.seed, epoch, index))
-        return augment(image, targets, resolution=resolution, rng=rng, config=self.config)
+        return image, Targets(boxes, targets.labels, targets.ignore, targets.score)
 
 
 def repeat_factors(images: Sequence[CocoImage], share: float) -> np.ndarray:

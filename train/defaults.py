@@ -25,19 +25,27 @@ def settle(config: TrainConfig, images: int) -> TrainConfig:
     Returns:
         Settings without gaps.
     """
-    scratch = config.init is None or config.init.endswith("backbone.safetensors")
+    scratch = _from_scratch(config)
     batch = config.batch or max(1, min(16, images // SMALLEST_BATCH_SHARE))
     samples = 9_600 * (1 + images / 1_000) ** 0.8 * (3 if scratch else 1)
-    resolution = config.resolution
-    if resolution == "auto":
-        resolution = "192:0.55,256:0.82,320:1" if scratch else "256:0.6,320:1"
     return replace(
         config,
         batch=batch,
         epochs=config.epochs or round(max(1.0, samples / images), 2),
         lr=config.lr or (1e-3 if scratch else 5e-4),
-        resolution=resolution,
+        resolution=settled_resolution(config),
     )
+
+
+def settled_resolution(config: TrainConfig) -> str:
+    """The resolution schedule, which does not depend on the images."""
+    if config.resolution != "auto":
+        return config.resolution
+    return "192:0.55,256:0.82,320:1" if _from_scratch(config) else "256:0.6,320:1"
+
+
+def _from_scratch(config: TrainConfig) -> bool:
+    return config.init is None or config.init.endswith("backbone.safetensors")
 
 
 def explain(told: TrainConfig, settled: TrainConfig, images: int) -> str:

@@ -13,7 +13,7 @@ from train.augment import AugmentConfig
 from train.class_weights import class_weights, count_boxes
 from train.config import TrainConfig, parse_resolution
 from train.data import Batch, DetectionDataset, open_dataset
-from train.defaults import explain, settle
+from train.defaults import explain, settle, settled_resolution
 from train.heads import SSD, RefineDet, build_detector
 from train.loop import Run
 from train.matching import Targets, collate
@@ -48,7 +48,7 @@ class Trainer(Run):
             told.images,
             cache=told.cache,
             seed=told.seed,
-            config=AugmentConfig(expand_max=told.zoom_out),
+            config=_augmentation(told),
             holdout=holdout_share(told),
             repeat=told.repeat,
             min_score=told.min_score,
@@ -119,6 +119,13 @@ class Trainer(Run):
         super().save()
         if len(self.history) > 1 and not distributed.rank():
             plot_curves(self.history, self.out / "curves.png")
+
+
+def _augmentation(config: TrainConfig) -> AugmentConfig:
+    last_side, _ = parse_resolution(settled_resolution(config))[-1]
+    return AugmentConfig(
+        expand_max=config.zoom_out, mosaic_prob=config.mosaic, mosaic_below=last_side
+    )
 
 
 def _targets(batch: Batch, *, scores: bool) -> Targets:

@@ -42,7 +42,7 @@ def make_optimizer(module: nn.Module, config: RunConfig) -> torch.optim.Optimize
     ]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 
 def average_of(model: nn.Module, decay: float) -> AveragedModel:
