@@ -188,6 +188,13 @@ class TrainConfig(RunConfig):
     """What it wants them divided by."""
     mimic_weight: float = 2.0
     """Weight of the term."""
+    distil: float = 0.0
+    """Share of the ODM's class labels that `mimic` decides, where it sees an object; see
+    `train.distil`. Its classes must be those of `data`, in that order."""
+    distil_scores: str = ""
+    """Names of its class score tensors, of every level."""
+    distil_boxes: str = ""
+    """Names of the tensors of its boxes' distances, as distributions, of the same levels."""
 
     anchor_sizes: str = "28,68,136,216,300"
     """Anchor size of each level and one more, in pixels of a 320-pixel input; `anchors --search`
@@ -209,7 +216,9 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(("min_score", "repeat", "mosaic"), lambda v: 0 <= v <= 1, "from 0 to 1")
+        self.require(
+            ("min_score", "repeat", "mosaic", "distil"), lambda v: 0 <= v <= 1, "from 0 to 1"
+        )
         self.require(("zoom_out",), lambda v: v >= 1, "1 or more")
         self.anchor_shapes()
         self._check_head()
@@ -221,6 +230,11 @@ class TrainConfig(RunConfig):
                 f"freeze {self.freeze} would keep random weights; give --init, such as default"
             )
         self.require(("mimic_weight",), lambda v: v >= 0, "0 or more")
+        if self.distil and (self.iou_guided or not self.mimic):
+            raise OptionError(
+                "distil takes its labels from --mimic, and goes without iou_guided, which makes "
+                "others; give the one and leave out the other"
+            )
         self.require_one_of("mimic_color", ("bgr", "rgb"))
 
     def anchor_shapes(self) -> AnchorShapes:

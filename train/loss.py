@@ -10,6 +10,7 @@ from torch import Tensor
 
 from train.advanced import anchor_weights, giou_loss, iou_of_pairs, kl_loss, soft_labels
 from train.anchors import decode, encode, to_centre_size, to_corners
+from train.distil import Seen, taught_labels
 from train.distributed import average, size
 from train.matching import IGNORED, Match, Targets, match
 from train.model import Outputs
@@ -28,6 +29,8 @@ def detection_loss(
     giou: bool = False,
     iou_guided: bool = False,
     class_weights: Tensor | None = None,
+    seen: Seen | None = None,
+    distil: float = 0.0,
 ) -> dict[str, Tensor]:
     """The four terms of Eq. 1, each normalised by the weight of its positive anchors.
 
@@ -46,6 +49,8 @@ def detection_loss(
         giou: GIoU loss of ARM and ODM boxes in place of smooth-L1 (§5.1).
         iou_guided: Soft labels and anchor weights in the ODM (Eq. 2-4).
         class_weights: (K,) weights of the ODM's classes, the background's first (Eq. 5).
+        seen: What a teacher sees in the images; not with `iou_guided`.
+        distil: Its share of the ODM's labels.
 
     Returns:
         float32 scalars `arm_loc`, `arm_cls`, `odm_loc`, `odm_cls`; their sum is the loss (all
@@ -58,10 +63,14 @@ def detection_loss(
     odm = fine._replace(labels=fine.labels.masked_fill(_background(outputs.arm_conf), IGNORED))
     chosen = choose(outputs.odm_conf, odm.labels)
     iou = guiding_iou(outputs.odm_loc, refined, odm, targets, chosen) if iou_guided else None
+    soft = None
+    if seen is not None:
+        boxes, image = to_corners(refined)[chosen], chosen.nonzero()[:, 0]
+        soft = taught_labels(odm.labels[chosen], boxes, image, seen, distil)
     return terms | {
         "odm_loc": localisation_loss(outputs.odm_loc, refined, odm, giou=giou),
         "odm_cls": classification_loss(
-            outputs.odm_conf, odm, chosen, iou=iou, class_weights=class_weights
+            outputs.odm_conf, odm, chosen, iou=iou, soft=soft, class_weights=class_weights
         ),
     }
 
@@ -114,6 +123,7 @@ def classification_loss(
     chosen: Tensor,
     *,
     iou: Tensor | None = None,
+    soft: Tensor | None = None,
     class_weights: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy, or the weighted KL divergence from soft labels (Eq. 2), of chosen anchors.
@@ -124,6 +134,7 @@ def classification_loss(
         chosen: bool (B, A), all positives and some negatives: see `choose`.
         iou: IoU of the predicted boxes of the n chosen anchors (n,), to soften labels and weight
             anchors by (Eq. 3, 4); None for neither.
+        soft: Labels of the n chosen anchors (n, K) in place of those of `matched`; not with `iou`.
         class_weights: (K,), w of Eq. 2; None is 1.
 
     Returns:
@@ -131,7 +142,9 @@ def classification_loss(
     """
     weights = _with_negatives(matched)[chosen]
     logits, labels = logits[chosen].float(), matched.labels[chosen]
-    if iou is None:
+    if soft is not None:
+        losses = kl_loss(logits, soft, class_weights)
+    elif iou is None:
         losses = F.cross_entropy(logits, labels, weight=class_weights, reduction="none")
     else:
         soft = soft_labels(labels, iou, logits.shape[1])

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rdlite.errors import ModelError, OptionError
 from train import distributed
 from train.config import TrainConfig, parse_resolution
+from train.distil import Seen, objects_seen
 
 SETTLE = 64
 """Batches of a resolution from which its statistics are taken; afterwards the targets stand."""
@@ -31,14 +32,19 @@ class Lesson(NamedTuple):
     Attributes:
         features: float32 (B, C, h, w).
         scores: float32 (B, h, w), the best class probability of each cell.
+        seen: Its objects, if they are asked for.
     """
 
     features: list[Tensor]
     scores: list[Tensor]
+    seen: Seen | None = None
 
     def to(self, device: torch.device | str) -> Lesson:
         """The same lesson on another device."""
-        return Lesson(*([t.to(device, non_blocking=True) for t in part] for part in self))
+        features, scores, seen = (
+            part and [t.to(device, non_blocking=True) for t in part] for part in self
+        )
+        return Lesson(features, scores, seen and Seen(*seen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,8 @@ class TeacherSettings:
         color: Order of its input channels, "bgr" or "rgb".
         mean: Subtracted from the channels, in that order.
         std: Divides what is left.
+        box_scores: Names of class probabilities, (B, n, classes), of every level that has boxes.
+        boxes: Names of the distributions of their distances, see `train.distil.objects_seen`.
     """
 
     path: str
@@ -60,6 +68,14 @@ class TeacherSettings:
     color: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    box_scores: tuple[str, ...] = ()
+    boxes: tuple[str, ...] = ()
+
+    @property
+    def tensors(self) -> list[str]:
+        """All names, each once."""
+        names = (*self.features, *self.scores, *self.box_scores, *self.boxes)
+        return list(dict.fromkeys(names))
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> TeacherSettings:
@@ -79,7 +95,16 @@ class TeacherSettings:
         mean, std = (_triple(n, getattr(config, n)) for n in ("mimic_mean", "mimic_std"))
         if min(std) <= 0:
             raise OptionError(f"mimic_std must be above 0, got {config.mimic_std!r}")
-        return cls(str(config.mimic), features, scores, config.mimic_color, mean, std)
+        box_scores, boxes = _names(config.distil_scores), _names(config.distil_boxes)
+        if config.distil and (not boxes or len(boxes) != len(box_scores)):
+            raise OptionError(
+                f"distil needs as many score as box tensors, got {len(box_scores)} in "
+                f"distil_scores and {len(boxes)} in distil_boxes; name them level by level"
+            )
+        if not config.distil:
+            box_scores, boxes = (), ()
+        color = config.mimic_color
+        return cls(str(config.mimic), features, scores, color, mean, std, box_scores, boxes)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -145,15 +170,17 @@ class Teacher:
         mean, std = torch.tensor(settings.mean), torch.tensor(settings.std)
         ordered = images.flip(-1) if settings.color == "rgb" else images
         scaled = ((ordered - mean) / std).permute(0, 3, 1, 2).contiguous().numpy()
-        names = [*settings.features, *settings.scores]
-        values = session.run(names, {session.get_inputs()[0].name: scaled})
-        features = [torch.from_numpy(v) for v in values[: len(settings.features)]]
-        scores = [self._best(v, f) for v, f in zip(values[len(features) :], features, strict=True)]
-        return Lesson(features, scores)
+        values = session.run(settings.tensors, {session.get_inputs()[0].name: scaled})
+        found = dict(zip(settings.tensors, map(torch.from_numpy, values), strict=True))
+        features, scores, box_scores, boxes = (
+            [found[name] for name in names]
+            for names in (settings.features, settings.scores, settings.box_scores, settings.boxes)
+        )
+        best = [self._best(s, f) for s, f in zip(scores, features, strict=True)]
+        return Lesson(features, best, objects_seen(box_scores, boxes) if boxes else None)
 
-    def _best(self, values: np.ndarray, feature: Tensor) -> Tensor:
+    def _best(self, scores: Tensor, feature: Tensor) -> Tensor:
         """The best class probability of each cell, (B, h, w)."""
-        scores = torch.from_numpy(values)
         best = scores.amax(dim=1) if scores.dim() == 4 else scores.amax(dim=2)
         if best[0].numel() != feature[0, 0].numel():
             raise ModelError(
@@ -209,7 +236,7 @@ def _make_dynamic(graph: Any, settings: TeacherSettings) -> int:
     import onnx
 
     known = {name for node in graph.graph.node for name in node.output}
-    missing = [n for n in (*settings.features, *settings.scores) if n not in known]
+    missing = [name for name in settings.tensors if name not in known]
     if missing:
         raise ModelError(
             f"mimic: {settings.path} has no tensor {missing[0]!r}; it has "
@@ -224,7 +251,7 @@ def _make_dynamic(graph: Any, settings: TeacherSettings) -> int:
     del graph.graph.input[:], graph.graph.output[:], graph.graph.value_info[:]
     image = onnx.helper.make_tensor_value_info(inputs[0].name, 1, ["batch", 3, "side", "side"])
     graph.graph.input.append(image)
-    for name in (*settings.features, *settings.scores):
+    for name in settings.tensors:
         graph.graph.output.append(onnx.helper.make_tensor_value_info(name, 1, None))
     return shape[2] or 320
 

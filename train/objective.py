@@ -39,6 +39,7 @@ class Objective(nn.Module):
         self.balance = MultiTaskBalance() if config.multi_task else None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self._giou, self._iou_guided = config.giou, config.iou_guided
+        self._distil = config.distil
         self._arm = config.head not in WITHOUT_ARM
         self._shapes = config.anchor_shapes()
         self._made: dict[int, Tensor] = {}
@@ -77,6 +78,8 @@ class Objective(nn.Module):
             giou=self._giou,
             iou_guided=self._iou_guided,
             class_weights=self.class_weights,
+            seen=lesson.seen if lesson is not None else None,
+            distil=self._distil,
         )
         weighed, logged = terms, terms | beside
         if self.balance is not None:
