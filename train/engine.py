@@ -81,6 +81,11 @@ class Trainer(Run):
             sides = [side for side, _ in parse_resolution(config.resolution)]
             settings = TeacherSettings.from_config(config)
             self.teacher = Teacher(settings, sides=sides, device=self.device)
+            if config.distil and self.teacher.classes != len(coco.names):
+                raise OptionError(
+                    f"distil: {config.mimic} scores {self.teacher.classes} classes, {config.data} "
+                    f"has {len(coco.names)}; they must be the same in the same order"
+                )
         mimic = None
         if self.teacher:
             mimic = MimicLoss(self.teacher.channels, model.head_channels, config)

@@ -131,6 +131,7 @@ class Teacher:
 
     Attributes:
         channels: Channels of each feature tensor.
+        classes: How many its boxes have; 0 if they are not asked for.
 
     Raises:
         ModelError: The file cannot be read, lacks a named tensor, or cannot be run at one of the
@@ -150,7 +151,9 @@ class Teacher:
         self._graph = onnx.load(path)
         self._native = _make_dynamic(self._graph, settings)
         self._sessions: dict[int, Any] = {}
-        self.channels = [f.shape[1] for f in self._try(self._native).features]
+        tried = self._try(self._native)
+        self.channels = [feature.shape[1] for feature in tried.features]
+        self.classes = tried.seen.scores.shape[2] if tried.seen else 0
         for side in sides:
             self._try(side)
 

@@ -10,13 +10,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 CHANNELS = 4
 NATIVE = 320
+BINS = 4
 
 
 def save_teacher(path: Path) -> None:
     """A detector as exporters write them: batch 1, side 320 and a channel shuffle in constants.
 
     Its features at strides 16, 32, 64 are averages of the (scaled) blue, green and red of the cell
-    and one channel of ones, shuffled; its scores are sigmoids of blue and green, flattened.
+    and one channel of ones, shuffled; its scores are sigmoids of blue and green, flattened; its
+    boxes reach one cell to each side of a cell's centre (all distances are in the second bin).
     """
     nodes, constants, outputs = [], [], []
 
@@ -58,7 +60,16 @@ def save_teacher(path: Path) -> None:
             helper.make_node("Reshape", [f"sigmoid{s}", flat], [f"r{s}"]),
             helper.make_node("Transpose", [f"r{s}"], [f"score{s}"], perm=[0, 2, 1]),
         ]
+        logits = constant(f"bins{s}", np.tile([0.0, 50, 0, 0], 4).astype(np.float32))
+        zeros = constant(f"zeros{s}", np.zeros((4 * BINS, 3, stride, stride), np.float32))
+        flat_bins = constant(f"flat_bins{s}", np.array([1, 4 * BINS, -1]))
+        nodes += [
+            helper.make_node("Conv", ["image", zeros, logits], [f"b0{s}"], strides=[stride] * 2),
+            helper.make_node("Reshape", [f"b0{s}", flat_bins], [f"b1{s}"]),
+            helper.make_node("Transpose", [f"b1{s}"], [f"box{s}"], perm=[0, 2, 1]),
+        ]
         outputs.append(helper.make_tensor_value_info(f"score{s}", TensorProto.FLOAT, None))
+        outputs.append(helper.make_tensor_value_info(f"box{s}", TensorProto.FLOAT, None))
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, NATIVE, NATIVE])
     graph = helper.make_graph(nodes, "teacher", [image], outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)

@@ -8,6 +8,7 @@ from train.augment import (
     crop_window,
     expand_window,
     flip,
+    mosaic,
     plain,
     render,
 )
@@ -236,3 +237,19 @@ def test_hue_turns_within_its_range_and_wraps() -> None:
     assert turned[2] == 200
     assert 0 < turned[:2].max() <= 200 * 18 / 60 + 4  # 60 degrees lead from red to yellow
     assert turned[:2].min() == 0
+
+
+def test_the_boxes_of_a_mosaic_are_where_its_quarters_went() -> None:
+    boxes = [(10, 20, 60, 90), (0, 0, 130, 97), (100, 50, 130, 97), (30, 10, 50, 30)]
+    quarters = []
+    for number, box in enumerate(boxes):
+        targets = make_targets(box, ignore=(0,) if number == 2 else ())
+        quarters.append(plain(painted(targets), targets, resolution=64))
+    sample, kept = mosaic(quarters)
+    assert sample.shape == (128, 128, 3) and sample.dtype == np.uint8
+    assert kept.boxes.dtype == np.float32 and kept.ignore.tolist() == [False, False, True, False]
+    for number, (row, column) in enumerate([(0, 0), (0, 64), (64, 0), (64, 64)]):
+        alone = np.zeros_like(sample)
+        part = np.s_[row : row + 64, column : column + 64]
+        alone[part] = sample[part]
+        assert extent(alone) == pytest.approx(kept.boxes[number].tolist(), abs=1.01 / 128)

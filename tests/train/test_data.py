@@ -291,6 +291,22 @@ def with_rare_class(folder: Path, **rare: Any) -> None:
     write_json(folder, content)
 
 
+def test_mosaics_hold_four_images_and_end_before_the_last_side(coco_folder: Path) -> None:
+    still = {"distort_prob": 0, "expand_prob": 0, "flip_prob": 0, "crop_min_iou": ()}
+    pasted = AugmentConfig(**still, mosaic_prob=1, mosaic_below=96)
+    with_mosaics = open_in(coco_folder, config=pasted)
+    whole = open_in(coco_folder, config=AugmentConfig(**still))
+    counts = []
+    for index in range(COUNT):
+        sample, targets = with_mosaics.sample(index, epoch=0, resolution=64)
+        assert sample.shape == (64, 64, 3)
+        counts.append(len(targets.labels))
+        last = [d.sample(index, epoch=0, resolution=96) for d in (with_mosaics, whole)]
+        assert np.array_equal(last[0][0], last[1][0])
+    alone = [len(whole.sample(i, epoch=0, resolution=64)[1].labels) for i in range(COUNT)]
+    assert sum(counts) > 2 * sum(alone)
+
+
 def test_images_of_rare_classes_are_repeated(coco_folder: Path) -> None:
     with_rare_class(coco_folder)
     plain, repeated = open_in(coco_folder), open_in(coco_folder, repeat=0.5)

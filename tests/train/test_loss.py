@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from train.anchors import decode, encode, make_anchors, to_centre_size
+from train.anchors import decode, encode, make_anchors, to_centre_size, to_corners
+from train.distil import Seen
 from train.loss import (
     choose,
     classification_loss,
@@ -312,3 +313,15 @@ def test_the_terms_follow_their_gradient_down(options: dict) -> None:
         F.softmax(predictions.odm_conf[0], -1)[:, 2] > 0.5
     ]
     assert len(box) and (box - to_centre_size(BOX)).abs().max() < 0.05
+
+
+def test_a_teacher_s_opinion_changes_the_odm_s_classification_alone() -> None:
+    predicted, anchors = outputs(), make_anchors(RESOLUTION)
+    targets = collate([one_box()])
+    boxes = to_corners(decode(predicted.arm_loc, anchors))  # it has a box on every anchor
+    seen = Seen(boxes, torch.tensor([0.1, 0.9, 0.3]).expand(1, len(anchors), 3))
+    plain = detection_loss(predicted, targets, anchors)
+    taught = detection_loss(predicted, targets, anchors, seen=seen, distil=0.5)
+    unheard = detection_loss(predicted, targets, anchors, seen=seen, distil=0.0)
+    assert {name for name in plain if plain[name] != taught[name]} == {"odm_cls"}
+    assert unheard["odm_cls"].item() == pytest.approx(plain["odm_cls"].item())
