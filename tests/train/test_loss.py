@@ -317,7 +317,7 @@ def test_the_terms_follow_their_gradient_down(options: dict) -> None:
 
 def test_a_teacher_s_opinion_changes_the_odm_s_classification_alone() -> None:
     predicted, anchors = outputs(), make_anchors(RESOLUTION)
-    targets = collate([one_box()])
+    targets = one_box()
     boxes = to_corners(decode(predicted.arm_loc, anchors))  # it has a box on every anchor
     seen = Seen(boxes, torch.tensor([0.1, 0.9, 0.3]).expand(1, len(anchors), 3))
     plain = detection_loss(predicted, targets, anchors)
