@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from rdlite import defaults
 from rdlite.errors import ImageError, ModelError
 from rdlite.image import ImageSource, load, resize
 from rdlite.modelfile import ModelSpec
@@ -63,10 +64,10 @@ class Detector:
         self,
         model: str | Path | None = None,
         *,
-        conf: float = 0.25,
-        iou: float = 0.5,
-        nms: str = "gaussian",
-        max_det: int = 100,
+        conf: float = defaults.CONF,
+        iou: float = defaults.IOU,
+        nms: str = defaults.NMS,
+        max_det: int = defaults.MAX_DET,
         classes: Classes | None = None,
         threads: int = 1,
     ) -> None:

@@ -17,7 +17,7 @@ PACKAGE = Path(rdlite.__file__).parent
 # Each module may import those of its own row and of the rows above; a package stands for all of
 # its modules.
 LAYERS = (
-    ("errors", "_core"),
+    ("errors", "defaults", "_core"),
     (
         "storage.regular",
         "storage.lock",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, TextIO
 
+from rdlite import defaults
 from rdlite.batch.feed import BatchJob
 from rdlite.batch.run import Batch
 from rdlite.batch.totals import Totals
@@ -187,12 +188,12 @@ def run_batch(
 
 def make_detector(
     *,
-    model: str | None,
-    conf: float,
-    iou: float,
-    nms: str,
-    max_det: int,
-    threads: int,
+    model: str | None = None,
+    conf: float = defaults.CONF,
+    iou: float = defaults.IOU,
+    nms: str = defaults.NMS,
+    max_det: int = defaults.MAX_DET,
+    threads: int = 1,
     classes: list[str | int] | None = None,
 ) -> Detector:
     """Return the detector that the options of a command line describe."""

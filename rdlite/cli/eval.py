@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from rdlite import defaults
 from rdlite.cli.batch import make_detector
 from rdlite.cli.exits import OK, SOME_FAILED
 from rdlite.detector import Detector
@@ -112,7 +113,7 @@ def _is_saved(name: str) -> bool:
 
 def _refuse_unused(names: Sequence[str], detection: Mapping[str, Any]) -> None:
     """Refuse options that would make no box other than it is."""
-    usual = {"conf": CONF, "iou": 0.5, "nms": "gaussian"}
+    usual = {"conf": CONF, "iou": defaults.IOU, "nms": defaults.NMS}
     if all(map(_is_saved, names)):
         for option, value in usual.items():
             if detection[option] != value:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from rdlite import defaults
 from rdlite.cli.exits import FAILED, MEANINGS
 
 MODEL: Final = "name (see rdlite models) or .onnx file (default: the embedded model)"
@@ -120,7 +121,7 @@ def _meant(word: str) -> str:
 def add_detection(
     command: argparse.ArgumentParser,
     *,
-    conf: float = 0.25,
+    conf: float = defaults.CONF,
     classes: bool = True,
     model: bool = True,
     many_models: bool = False,
@@ -140,20 +141,20 @@ def add_detection(
     group.add_argument(
         "--iou",
         type=float,
-        default=0.5,
+        default=defaults.IOU,
         metavar="IOU",
         help="overlap from which --nms hard and linear act (default: %(default)s)",
     )
     group.add_argument(
         "--nms",
-        default="gaussian",
+        default=defaults.NMS,
         choices=("hard", "linear", "gaussian"),
         help="what overlapping boxes do to each other (default: %(default)s)",
     )
     group.add_argument(
         "--max-det",
         type=int,
-        default=100,
+        default=defaults.MAX_DET,
         metavar="N",
         help="most objects in one picture (default: %(default)s)",
     )

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from rdlite import defaults
 from rdlite.evaluate.classnames import some
 from rdlite.evaluate.matches import CONFIDENCES, Matches, f1_curve, peak
 
@@ -25,7 +26,7 @@ MAX_DET: Final = 100
 BACKGROUND: Final = "background"
 """The last row and column of a confusion matrix: what is no object, what was not found."""
 
-CONFUSION_CONF: Final = 0.25
+CONFUSION_CONF: Final = defaults.CONF
 """Least score of a box in the confusion matrix: the default of `Detector`."""
 
 NUMBERS: Final = {

@@ -212,7 +212,7 @@ def by_class(
 def confuse(truth: Truth, boxes: Sequence[dict[str, Any]]) -> npt.NDArray[np.int64]:
     """Count which classes are taken for which.
 
-    Boxes of a score of 0.25 and more are matched with objects of any class at an IoU of 0.50 and
+    Boxes of `CONFUSION_CONF` and more are matched with objects of any class at an IoU of 0.50 and
     more, the best score first, each with the object that it overlaps most of those still free:
     COCO's matching without classes, as the confusion matrix of FiftyOne with `classwise=False`.
 
