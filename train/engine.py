@@ -89,6 +89,8 @@ class Trainer(Run):
         mimic = None
         if self.teacher:
             mimic = MimicLoss(self.teacher.channels, model.head_channels, config)
+            if not self.resumes and mimic.take_over(config):
+                self.say(f"{config.init}: its projections towards the teacher go on")
         weights = (
             class_weights(count_boxes(self.dataset.images, len(coco.names)))
             if config.class_weights

@@ -315,6 +315,27 @@ class MimicLoss(nn.Module):
                 self.register_buffer(f"mean_{side}_{level}", torch.zeros(count))
                 self.register_buffer(f"square_{side}_{level}", torch.zeros(count))
 
+    def take_over(self, config: TrainConfig) -> bool:
+        """Begin with the projections and statistics of the run whose checkpoint `config.init` is.
+
+        Random ones pull the trunks in all directions for some hundred steps.
+
+        Returns:
+            Whether it is a checkpoint, and of a run with the same teacher.
+        """
+        if not config.init or Path(config.init).suffix != ".pt":
+            return False
+        state = torch.load(config.init, map_location="cpu", weights_only=True)
+        before, now = state["config"], config.to_dict()
+        same = ("width", "mimic_features", "mimic_color", "mimic_mean", "mimic_std")
+        teachers = {Path(str(settings.get("mimic"))).name for settings in (before, now)}
+        if len(teachers) > 1 or any(before.get(name) != now[name] for name in same):
+            return False
+        own = self.state_dict()
+        saved = {n.removeprefix("mimic."): tensor for n, tensor in state["objective"].items()}
+        self.load_state_dict(own | {n: tensor for n, tensor in saved.items() if n in own})
+        return True
+
     def forward(self, trunks: Sequence[Tensor], lesson: Lesson, side: int) -> Tensor:
         """Measure the distance.
 

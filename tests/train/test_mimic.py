@@ -99,6 +99,25 @@ def test_a_run_draws_nearer_to_its_teacher_and_resumes_with_its_statistics(
     assert mean.abs().sum() > 0
 
 
+def test_a_run_from_a_checkpoint_takes_over_its_projections_if_the_teacher_is_the_same(
+    settings, teacher_file: Path
+) -> None:
+    common = options(teacher_file) | {"epochs": 1, "resolution": "128"}
+    first = Trainer(settings("first", **common))
+    first.fit()
+
+    def begin(name: str, **changed: object) -> dict[str, torch.Tensor]:
+        given = common | {"init": str(first.out / "checkpoint.pt"), "resolution": "128:0.5,192:1"}
+        return Trainer(settings(name, **(given | changed))).objective.mimic.state_dict()
+
+    learned, same = first.objective.mimic.state_dict(), begin("same")
+    other = begin("other", mimic_color="rgb")
+    assert learned["batches_128"] == same["batches_128"] > same["batches_192"] == 0
+    for name in ("project.0.weight", "mean_128_0"):
+        assert torch.equal(learned[name], same[name])
+        assert not torch.equal(learned[name], other[name])
+
+
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
