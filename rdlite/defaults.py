@@ -13,5 +13,9 @@ IOU: Final = 0.5
 NMS: Final = "gaussian"
 """What overlapping boxes of a class do to each other."""
 
+SIGMA: Final = 0.35
+"""Width of gaussian suppression. At the paper's 0.5 more boxes outlive the one that stands for the
+same object: AP is the same, F1 a point lower."""
+
 MAX_DET: Final = 100
 """Most objects in one picture."""

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from rdlite import defaults
 from rdlite.errors import ModelError
 from rdlite.modelfile import Floats, ModelSpec, Outputs
 
@@ -34,7 +35,7 @@ def postprocess(
     max_det: int,
     class_mask: npt.NDArray[np.uint8],
     objectness: float = 0.01,
-    sigma: float = 0.5,
+    sigma: float = defaults.SIGMA,
     top_k: int = 400,
 ) -> tuple[Floats, Floats, npt.NDArray[np.int64], int]:
     """Turn what the network gave for one image into detections in pixels.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rdlite import defaults
 from rdlite.errors import ModelError
 from rdlite.modelfile import DECODERS, ModelSpec
 from rdlite.postprocess import postprocess
@@ -39,7 +40,7 @@ def test_postprocess_matches_the_definition_from_logits_to_pixels(nms: str) -> N
         outputs, anchors, mask, variances=(0.1, 0.2), objectness=0.01, conf=0.25, top_k=400
     )
     index, final = reference.suppress(
-        boxes, scores, labels, method=nms, iou=0.45, sigma=0.5, conf=0.25, max_det=30
+        boxes, scores, labels, method=nms, iou=0.45, sigma=defaults.SIGMA, conf=0.25, max_det=30
     )
     pixels, keep = reference.scale(boxes[index], 640, 480)
     xyxy, confidence, class_id, dropped = run(outputs, anchors, nms=nms, iou=0.45, max_det=30)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from benchmarks.table import rows
 from benchmarks.table.rows import Row
 from benchmarks.table.yolov3 import YOLOv3
-from rdlite import registry
 from rdlite.session import Session
 from train.anchors import DEFAULT_SHAPES, AnchorShapes
 from train.export import export_onnx
@@ -31,22 +30,26 @@ SOURCES = (
 """What exported models are made by."""
 
 
-def build_models(folder: Path, *, say: Callable[[str], None] = print) -> None:
-    """Export every row's model under the row's key, unless `folder` has it newer than `SOURCES`.
+def build_models(
+    wanted: Iterable[Row], folder: Path, *, say: Callable[[str], None] = print
+) -> None:
+    """Export each row's model, unless it comes with rdlite or its file is not for us to make.
 
-    As for make, the times of the files decide. An int8 model must also be newer than its original.
+    A file that is newer than `SOURCES` stays. As for make, the times of the files decide; an
+    int8 model must also be newer than its original.
 
     Raises:
         RdliteError: A model cannot be built or exported.
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    for row in (*rows.OURS, *rows.ABLATION, *rows.HEADS, *rows.REFERENCES):
+    weights = rows.trained()
+    for row in wanted:
         path = folder / f"{row.key}.onnx"
-        if row.key in trained():
+        if row.key in weights or row in (*rows.PEERS, *rows.PACKAGES):
             continue
         name = rows.original(row.key)
-        original = trained().get(name, folder / f"{name}.onnx") if name != row.key else None
+        original = weights.get(name, folder / f"{name}.onnx") if name != row.key else None
         if up_to_date(path, [*SOURCES, *filter(None, [original])]):
             say(f"reusing {path}, newer than its sources")
             continue
@@ -63,11 +66,6 @@ def up_to_date(path: Path, sources: Iterable[Path]) -> bool:
     """Whether a file exists and none of its sources is newer."""
     newest = max(source.stat().st_mtime for source in sources)
     return path.exists() and path.stat().st_mtime >= newest
-
-
-def trained() -> dict[str, Path]:
-    """The models that `rdlite.Detector` opens by name."""
-    return {model.name: model.path for model in registry.present()}
 
 
 def _export(row: Row, path: Path) -> None:
