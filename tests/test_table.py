@@ -10,11 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.table import rows
+from benchmarks.table.accuracy import VOC, accuracy, measure, measured_on
+from benchmarks.table.chart import draw_accuracy
 from benchmarks.table.peers import decode_fastestdet, decode_picodet, decode_yolox
 from benchmarks.table.report import report
+from rdlite import RdliteError, registry
+from rdlite.evaluate import evaluate
+from tests.cocosets import SCENES, random_results, random_set, write_set
 
 onnx = pytest.importorskip("onnx", reason="small graphs are made with onnx")
 
+from benchmarks.table.__main__ import keep_accuracy, main, replace_rows  # noqa: E402
 from benchmarks.table.macs import Layer, count_macs, total_macs  # noqa: E402
 from benchmarks.table.timing import useful_macs  # noqa: E402
 
@@ -170,3 +177,133 @@ def test_fastestdet_centres_and_sizes_are_squashed() -> None:
 def test_the_page_says_what_was_measured() -> None:
     results = json.loads((TABLE / "results.json").read_text(encoding="utf-8"))
     assert report(results) + "\n" == (TABLE / "results.md").read_text(encoding="utf-8")
+
+
+def record(key: str, ms: float, *, weights: str = "trained", **aps: float) -> dict[str, Any]:
+    """A row of results.json: AP by the name of the set."""
+    return {
+        "key": key,
+        "name": key.title(),
+        "side": 320,
+        "ours": key.startswith("refinedetlite"),
+        "weights": weights,
+        "ms": ms,
+        "accuracy": {title: {"ap": ap, "ap50": 2 * ap} for title, ap in aps.items()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "titles"),
+    [
+        (["person", "zebra", "car", "tv"], ["3 classes", "2 classes of VOC"]),
+        (["person", "dog", "car", "tv"], ["3 classes of VOC"]),
+        (["bear", "zebra", "fork", "tv"], ["3 classes"]),
+    ],
+)
+def test_ap_is_averaged_over_the_classes_with_objects_and_over_those_of_voc(
+    tmp_path: Path, names: list[str], titles: list[str]
+) -> None:
+    pytest.importorskip("faster_coco_eval", reason="AP is measured with it")
+    content = random_set(1)  # nobody is of the fourth class
+    for category, name in zip(content["categories"], names, strict=True):
+        category["name"] = name
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    (tmp_path / "found.json").write_text(json.dumps(random_results(content, 1)))
+    result = evaluate(tmp_path / "found.json", tmp_path / "set.json")
+    of_voc = [one for name, one in result.per_class.items() if name in ("person", "car")]
+    wanted = [{"ap": result.ap, "ap50": result.ap50}]
+    if len(titles) > 1:
+        wanted += [{key: np.mean([getattr(c, key) for c in of_voc]) for key in ("ap", "ap50")}]
+    found = accuracy("dev", result)
+    assert list(found) == [f"20 of dev, {title}" for title in titles]
+    for one, numbers in zip(found.values(), wanted, strict=True):
+        assert one == pytest.approx(numbers, abs=1e-9)
+
+
+def test_the_classes_of_voc_are_twenty_of_ours() -> None:
+    from rdlite.session import Session
+
+    assert len(VOC) == 20 and set(Session().spec.names) > VOC
+
+
+def test_an_image_that_cannot_be_read_leaves_no_number(tmp_path: Path, tiny_model: Path) -> None:
+    pytest.importorskip("faster_coco_eval", reason="AP is measured with it")
+    annotations = write_set(tmp_path, SCENES)
+    row = rows.Row("tiny", "Tiny", "none", 64)
+    ((measured, aps),) = measure({row: tiny_model}, [(str(annotations), str(tmp_path))])
+    assert measured is row and list(aps) == [f"4 of {annotations.stem}, 3 classes of VOC"]
+    (tmp_path / "1.png").write_bytes(b"")
+    with pytest.raises(RdliteError, match=r"Tiny, .*: 1 images were not evaluated, first 1\.png"):
+        next(measure({row: tiny_model}, [(str(annotations), str(tmp_path))]))
+
+
+def test_every_model_that_comes_with_rdlite_has_a_row() -> None:
+    ours = {row.key: row for row in rows.OURS}
+    assert set(registry.table()) <= set(ours) and len(ours) == len(rows.OURS)
+    assert all(rows.has_weights(ours[name]) for name in rows.trained())
+    assert ours["refinedetlite48-int8"].name == "RefineDetLite48 int8"
+
+
+def test_new_times_keep_accuracy_and_the_rows_that_were_not_timed() -> None:
+    earlier = {
+        "cpu": "one",
+        "convolutions": [1],
+        "timed_again": [],
+        "rows": [record("refinedetlite72", 20, dev=0.2), record("yolov3", 160, weights="random")],
+    }
+    new = {
+        "convolutions": [2],
+        "timed_again": [],
+        "rows": [record("yolox_nano", 7), record("refinedetlite72", 21)],
+    }
+    kept = keep_accuracy(new, earlier)
+    assert [list(r["accuracy"]) for r in kept["rows"]] == [[], ["dev"]]
+    joined = replace_rows(kept, earlier)
+    assert joined["cpu"] == "one" and joined["convolutions"] == [2]
+    assert joined["timed_again"] == ["Yolox_Nano", "Refinedetlite72"]
+    times = {r["key"]: (r["ms"], bool(r["accuracy"])) for r in joined["rows"]}
+    assert times == {
+        "refinedetlite72": (21, True),
+        "yolov3": (160, False),
+        "yolox_nano": (7, False),
+    }
+    assert keep_accuracy(new, None)["rows"] == new["rows"]
+
+
+@pytest.mark.parametrize("weights", ["random", None])
+def test_ap_stands_beside_no_time_of_other_weights(tmp_path: Path, weights: str | None) -> None:
+    command = ["accuracy", "--dev", "dev.json", "photos", "-o", str(tmp_path)]
+    if weights:
+        timed = [record(name, 10, weights=weights) for name in registry.table()]
+        (tmp_path / "results.json").write_text(json.dumps({"rows": timed}))
+    with pytest.raises(SystemExit, match=r"no times of RefineDetLite72.*times --with-weights"):
+        main(command)
+    assert not (tmp_path / "results.md").exists()
+
+
+def test_a_chart_needs_ap_and_the_sets_are_its_panels(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="charts are drawn with it")
+    import cv2
+
+    untested = record("yolov3", 160)
+    draw_accuracy([untested], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+    close = [record("refinedetlite72", 7, a=0.3), record("picodet_s_320", 7, a=0.3, b=0.31)]
+    widths = []
+    for records in (close[:1], close):
+        draw_accuracy([*records, untested], tmp_path / "chart.png")
+        widths.append(cv2.imread(str(tmp_path / "chart.png")).shape[1])  # noqa: TID251
+    assert measured_on(close) == ["a", "b"] and widths[1] > 1.5 * widths[0]
+
+
+def test_a_page_without_ap_and_with_some() -> None:
+    results = json.loads((TABLE / "results.json").read_text(encoding="utf-8"))
+    for one in results["rows"]:
+        one["accuracy"] = {}
+    assert "Models with weights" not in report(results)
+    results["rows"][0]["accuracy"] = {"here": {"ap": 0.1234, "ap50": 0.5}}
+    results["rows"][1]["accuracy"] = {"there": {"ap": 0.2, "ap50": 0.4}}
+    results["timed_again"] = ["PicoDet-S"]
+    page = report(results)
+    assert "| 20.0, 40.0 | - |" in page and "| - | 12.3, 50.0 |" in page
+    assert "In a later run of their own: PicoDet-S." in page

@@ -4,10 +4,9 @@
     python -m benchmarks.table accuracy [--peers FOLDER] --dev dev.json IMAGES [--dev ...]
 
 Each keeps what the other has written to results.json, and writes results.md and the pictures anew.
-When weights have changed, `accuracy` is enough; for a new model `times --with-weights` comes before.
-Both leave other detectors as they were where no folder is given; `times` alone leaves them out.
-Needs `pip install -e ".[bench]"`, and `times` a C
-compiler.
+When weights have changed, `accuracy` is enough; a new model needs `times --with-weights` before it.
+Other detectors stay as they were where no folder is given; only `times` for all leaves them out.
+Needs `pip install -e ".[bench]"`, and `times` a C compiler.
 """
 
 from __future__ import annotations
@@ -129,11 +128,10 @@ def write(results: Results, folder: Path) -> None:
     """Write results.json, results.md and the pictures."""
     content = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
     (folder / "results.json").write_text(content, encoding="utf-8")
-    page = report(results)
-    (folder / "results.md").write_text(page + "\n", encoding="utf-8")
+    (folder / "results.md").write_text(report(results) + "\n", encoding="utf-8")
     draw_times(results["rows"], folder / "results.png")
     draw_accuracy(results["rows"], folder / "accuracy.png")
-    print(page)
+    print(f"wrote {folder}: results.json, results.md and the pictures")
 
 
 def _by_key(results: Results | None) -> dict[str, dict[str, Any]]:
@@ -204,12 +202,6 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--peers", type=Path, help="folder with PicoDet, YOLOX and FastestDet")
     common.add_argument(
-        "--models",
-        type=Path,
-        default=Path("runs/table"),
-        help="folder of our models; those it lacks are exported there (default: %(default)s)",
-    )
-    common.add_argument(
         "-o",
         "--out",
         type=Path,
@@ -218,6 +210,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     timed = commands.add_parser("times", parents=[common], help="milliseconds of all networks")
     timed.add_argument("--others", type=Path, help="folder that export_others.py wrote")
+    timed.add_argument(
+        "--models",
+        type=Path,
+        default=Path("runs/table"),
+        help="folder of models with random weights; what it lacks is made (default: %(default)s)",
+    )
     timed.add_argument(
         "--with-weights", action="store_true", help="only models with weights; others stay"
     )
@@ -232,7 +230,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("JSON", "IMAGES"),
         help="a COCO set and the folder of its images or their tars; can be given again",
     )
-    measured.set_defaults(run=accuracy, others=None)
+    measured.set_defaults(run=accuracy, models=None, others=None)
     return parser
 
 

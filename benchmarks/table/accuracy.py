@@ -65,9 +65,9 @@ def measure(
     for row, path in models.items():
         detector: Any = Peer(path) if row.key in RECIPES else Detector(path)
         found: Accuracy = {}
-        for annotations, images in sets:
-            result = _evaluate(row.name, detector, annotations, images)
-            found |= accuracy(Path(annotations).stem, result)
+        for file, images in sets:
+            result = _evaluate(row.name, detector, file, images)
+            found |= accuracy(Path(file).stem, result)
         yield row, found
 
 

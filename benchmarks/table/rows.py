@@ -132,13 +132,13 @@ PEERS = (
 """Timed and measured where their files are given."""
 
 LEARNED_FROM = (
-    "The others were trained on COCO train2017, 118 thousand images on which people have drawn all "
-    "80 classes. Ours have not seen that set: they learned from far fewer images, mostly of PASCAL "
-    "VOC and hardly any of COCO, as their model cards list. On these, people have drawn the 20 "
-    "classes of VOC; boxes of most other classes are what other detectors, trained on COCO, found. So "
-    "AP over VOC's classes compares detectors whose labels are all real, AP over all classes also "
-    "what the labels are worth. Images of VOC are more of what ours have learned from, those of "
-    "COCO of what the others have."
+    "The others were trained on COCO train2017: 118 thousand images, on which people have drawn "
+    "the objects of all 80 classes. Ours were not: they learned from far fewer images, mostly "
+    "PASCAL VOC's and a few hundred of COCO (their model cards have the list), where people have "
+    "drawn most objects of VOC's 20 classes; of most of the other 60 the boxes are what detectors "
+    "trained on COCO found. AP over VOC's classes thus compares detectors that all had real "
+    "labels, AP over all classes shows what guessed ones cost as well. dev-voc is more of what "
+    "ours learned from, dev-coco of what the others did."
 )
 """What must be known to compare the AP of `PEERS` with that of `OURS`."""
 
