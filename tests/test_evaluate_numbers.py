@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rdlite import defaults
 from rdlite.evaluate import EvalResult, evaluate
 from rdlite.evaluate.matches import CONFIDENCES, peak
 from rdlite.evaluate.result import NUMBERS
@@ -126,7 +127,7 @@ def test_confusion_counts_each_object_and_box_once(tmp_path: Path) -> None:
         (1, 5, 0.9),  # right
         (2, 0, 0.8),  # on the same cat, which is taken
         (2, 205, 0.7),  # takes a cat for a dog
-        (1, 300, 0.2),  # below 0.25: the third cat is missed
+        (1, 300, 0.2),  # too unsure: the third cat is missed
         (2, 440, 0.6),  # IoU 0.43: nothing is there, and the dog is missed
         (2, 500, 0.5),  # on an object to be ignored
     ]
@@ -156,7 +157,7 @@ def test_confusion_is_greedy_by_score_without_classes(tmp_path: Path, seed: int)
         free = [a for a in content["annotations"] if a["image_id"] == image["id"]]
         own = [b for b in results if b["image_id"] == image["id"] and b["category_id"] <= 30]
         for box in sorted(own, key=lambda one: -one["score"]):
-            if box["score"] < 0.25:
+            if box["score"] < defaults.CONF:
                 continue
             real = [a for a in free if not a["iscrowd"] and iou(box["bbox"], a["bbox"]) >= 0.5]
             if real:
