@@ -15,7 +15,7 @@ NMS: Final = "gaussian"
 
 SIGMA: Final = 0.35
 """Width of gaussian suppression. At the paper's 0.5 more boxes outlive the one that stands for the
-same object: AP is the same, F1 a point lower."""
+same object: the same AP, a best F1 a point lower on dev-voc and as good on dev-coco."""
 
 MAX_DET: Final = 100
 """Most objects in one picture."""

@@ -111,6 +111,8 @@ def _times(finished: Sequence[Run]) -> dict[str, float]:
     The models take turns, and are timed again for each report, so that whatever else the machine
     does slows them alike: rows timed hours apart differed by half for the same network.
     """
+    if not finished:
+        return {}
     from rdlite import Detector
     from rdlite.bench import bench, synthetic_image
     from train.fit import MODEL
@@ -130,7 +132,7 @@ def _finished(run: Run) -> Record | None:
     record = read_record(run.folder)
     if record is None or record.failed is not None:
         return None
-    check_same_run(record.settings, run.config.to_dict(), may_change=MAY_CHANGE)
+    check_same_run(record.settings, run.config, may_change=MAY_CHANGE)
     return record
 
 

@@ -129,7 +129,7 @@ def augment(
 
 
 def mosaic(quarters: Sequence[tuple[np.ndarray, Targets]]) -> tuple[np.ndarray, Targets]:
-    """Put four samples together as one: more and smaller objects at the same cost.
+    """Put four samples together as one: more and smaller objects at the same cost to a network.
 
     Source: YOLOv4, arXiv 2004.10934 §3.4. The seam is in the middle; what varies is how each
     quarter was cropped.

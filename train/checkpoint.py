@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from rdlite.errors import OptionError
+from train.config import RunConfig
 
 CHECKPOINT = "checkpoint.pt"
 SETTINGS = "settings.json"
@@ -101,26 +103,28 @@ def saved_settings(folder: str | Path) -> dict[str, Any]:
 
 
 def check_same_run(
-    saved: dict[str, Any], now: dict[str, Any], *, may_change: tuple[str, ...] = MAY_CHANGE
+    saved: dict[str, Any], config: RunConfig, *, may_change: tuple[str, ...] = MAY_CHANGE
 ) -> None:
     """Refuse to continue a run with other settings than it began with.
 
     Args:
-        saved: The settings it began with.
-        now: Those it was given now; `out` names its folder.
+        saved: The settings it began with; what an older version did not know has its default.
+        config: Those it was given now; `out` names its folder.
         may_change: Settings that decide nothing about what is learned.
 
     Raises:
         OptionError: Something else differs; both values are named.
     """
-    changed = [k for k in now if k not in may_change and saved.get(k) != now[k]]
+    now = config.to_dict()
+    saved = {f.name: f.default for f in dataclasses.fields(config) if f.name in now} | saved
+    changed = [k for k in now if k not in may_change and saved[k] != now[k]]
     otherwise_timed = (saved["minutes"] is None) != (now["minutes"] is None)
     if otherwise_timed and "minutes" not in changed:  # epochs cannot become minutes
         changed.append("minutes")
     if changed:
         raise OptionError(
             f"{now['out']} holds a run with other settings ("
-            + ", ".join(f"{k}: {saved.get(k)!r} there, {now[k]!r} here" for k in changed)
+            + ", ".join(f"{k}: {saved[k]!r} there, {now[k]!r} here" for k in changed)
             + "); give the same settings to continue it, or another --out"
         )
 

@@ -223,18 +223,24 @@ class TrainConfig(RunConfig):
         self.anchor_shapes()
         self._check_head()
         if self.resolution != "auto":
-            parse_resolution(self.resolution)
+            sides = [side for side, _ in parse_resolution(self.resolution)]
+            if self.mosaic and min(sides) == sides[-1]:
+                raise OptionError(
+                    f"mosaic ends before the last side of resolution, and {self.resolution!r} has "
+                    "none below it; give such as 256:0.7,320:1, or leave out --mosaic"
+                )
         self.require_one_of("freeze", ("backbone",))
         if self.freeze and not self.init:
             raise OptionError(
                 f"freeze {self.freeze} would keep random weights; give --init, such as default"
             )
         self.require(("mimic_weight",), lambda v: v >= 0, "0 or more")
-        if self.distil and (self.iou_guided or not self.mimic):
-            raise OptionError(
-                "distil takes its labels from --mimic, and goes without iou_guided, which makes "
-                "others; give the one and leave out the other"
-            )
+        if self.distil and not self.mimic:
+            raise OptionError("distil needs a teacher; give --mimic, or leave out --distil")
+        if self.distil and self.iou_guided:
+            raise OptionError("distil and iou_guided both make soft labels; leave out one of them")
+        if not self.distil and (self.distil_scores or self.distil_boxes):
+            raise OptionError("distil_scores and distil_boxes need a share; give --distil 0.5")
         self.require_one_of("mimic_color", ("bgr", "rgb"))
 
     def anchor_shapes(self) -> AnchorShapes:

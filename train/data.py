@@ -126,7 +126,8 @@ class DetectionDataset:
         if config is None:
             return plain(*self._annotated(index), resolution=resolution)
         rng = np.random.default_rng((self.seed, epoch, index))
-        if resolution >= config.mosaic_below or rng.random() >= config.mosaic_prob:
+        may_be = config.mosaic_prob > 0 and resolution < config.mosaic_below
+        if not (may_be and rng.random() < config.mosaic_prob):
             image, targets = self._annotated(index)
             return augment(image, targets, resolution=resolution, rng=rng, config=config)
         smaller = replace(config, expand_prob=0.0)  # a quarter is zoomed out as it is

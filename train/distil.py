@@ -7,6 +7,7 @@ annotated.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ SAME_OBJECT = 0.5
 
 
 class Seen(NamedTuple):
-    """The objects that a teacher sees in a batch, the surest N of each image.
+    """What a teacher sees in a batch: its surest N boxes of each image, several of one object.
 
     Attributes:
         boxes: float32 (B, N, 4), x1 y1 x2 y2 as shares of the image.
@@ -36,7 +37,7 @@ class Seen(NamedTuple):
     scores: Tensor
 
 
-def objects_seen(scores: Sequence[Tensor], bins: Sequence[Tensor]) -> Seen:
+def objects_seen(scores: Sequence[Tensor], bins: Sequence[Tensor], side: int) -> Seen:
     """Read the heads of an anchor-free detector with distances as distributions.
 
     A distance from a cell's centre to a side of its box is the expectation over `bins`, in strides
@@ -45,8 +46,19 @@ def objects_seen(scores: Sequence[Tensor], bins: Sequence[Tensor]) -> Seen:
     Args:
         scores: float32 (B, n, C) probabilities, level by level; n is a square number of cells.
         bins: float32 (B, n, 4 k) logits of the k bins of left, top, right and bottom.
+        side: Of the input, in pixels; strides are powers of two.
+
+    Raises:
+        ValueError: Scores and bins of a level are not of the same square grid.
     """
-    boxes = torch.cat([_boxes(level) for level in bins], dim=1)
+    for level, (one, other) in enumerate(zip(scores, bins, strict=True), start=1):
+        same = one.dim() == other.dim() == 3 and one.shape[:2] == other.shape[:2]
+        if not same or math.isqrt(one.shape[1]) ** 2 != one.shape[1] or other.shape[2] % 4:
+            raise ValueError(
+                f"scores of shape {tuple(one.shape)} and distances of shape {tuple(other.shape)} "
+                f"as level {level}; wanted (B, n, classes) and (B, n, 4 k) of one square grid"
+            )
+    boxes = torch.cat([_boxes(level, side) for level in bins], dim=1)
     every = torch.cat(list(scores), dim=1)
     best, chosen = every.amax(dim=2).topk(min(SEEN, every.shape[1]), dim=1)
     kept = every.gather(1, chosen[..., None].expand(-1, -1, every.shape[2]))
@@ -56,13 +68,14 @@ def objects_seen(scores: Sequence[Tensor], bins: Sequence[Tensor]) -> Seen:
     )
 
 
-def _boxes(bins: Tensor) -> Tensor:
+def _boxes(bins: Tensor, side: int) -> Tensor:
     """Boxes (B, n, 4) of one level, as shares of the image."""
     batch, cells, width = bins.shape
-    grid, k = round(cells**0.5), width // 4
+    grid, k = math.isqrt(cells), width // 4
+    stride = 2 ** round(math.log2(side / grid)) / side  # the last cell may reach over the edge
     shares = bins.reshape(batch, cells, 4, k).softmax(dim=3)
-    distances = (shares @ torch.arange(k, dtype=bins.dtype)) / grid
-    axis = (torch.arange(grid) + 0.5) / grid
+    distances = (shares @ torch.arange(k, dtype=bins.dtype)) * stride
+    axis = (torch.arange(grid) + 0.5) * stride
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     centres = torch.stack([x, y], dim=-1).reshape(-1, 2)
     return torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], dim=2)
@@ -72,10 +85,11 @@ def _boxes(bins: Tensor) -> Tensor:
 def taught_labels(labels: Tensor, boxes: Tensor, image: Tensor, seen: Seen, share: float) -> Tensor:
     """Labels of anchors to which a teacher adds its opinion.
 
-    Where it has a box on the same object as the anchor, its scores s make `share` of the label. The
-    classes get s² / sum(s²) of what is not background, since eighty small doubts together would
-    outweigh the answer; background gets nothing for a positive, whose annotation says that there is
-    an object, and 1 - max(s) for a negative.
+    The scores s are those of its surest box on the same object as the anchor. For a negative they
+    make `share` of the label: 1 - max(s) background, the rest classes. For a positive, whose
+    annotation says that there is an object, they make `share` x max(s), all of it classes: the less
+    a teacher is sure, the less it has to say. Classes are weighted by s², since eighty small doubts
+    together would outweigh the answer.
 
     Args:
         labels: int64 (n,), 0 for background.
@@ -88,25 +102,27 @@ def taught_labels(labels: Tensor, boxes: Tensor, image: Tensor, seen: Seen, shar
         float32 (n, C + 1), rows sum to 1, background first.
     """
     given = F.one_hot(labels, seen.scores.shape[2] + 1).float()
-    scores, agrees = _opinions(boxes, image, seen)
-    best = scores.amax(dim=1)
+    scores = _opinions(boxes, image, seen)
+    best = scores.amax(dim=1, keepdim=True)
     squares = scores.square()
     classes = squares / squares.sum(dim=1, keepdim=True).clamp(min=1e-9)
-    objectness = torch.where(labels > 0, 1.0, best)[:, None]
+    positive = (labels > 0)[:, None]
+    objectness = torch.where(positive, 1.0, best)
     taught = torch.cat([1 - objectness, objectness * classes], dim=1)
-    return given + share * agrees[:, None] * (taught - given)
+    weight = share * torch.where(positive, best, (best > 0).float())
+    return given + weight * (taught - given)
 
 
-def _opinions(boxes: Tensor, image: Tensor, seen: Seen) -> tuple[Tensor, Tensor]:
-    """Scores (n, C) of the teacher's box nearest to each box, and whether it is the same object."""
+def _opinions(boxes: Tensor, image: Tensor, seen: Seen) -> Tensor:
+    """Scores (n, C) of the teacher's surest box on the object of each box, 0 where it has none."""
     scores = torch.zeros(len(boxes), seen.scores.shape[2], device=boxes.device)
-    agrees = torch.zeros(len(boxes), device=boxes.device)
     for number in image.unique().tolist():
         rows = (image == number).nonzero()[:, 0]
         theirs, said = seen.boxes[number], seen.scores[number]
+        sure = said.amax(dim=1)
         overlap = intersections(boxes[rows][None], theirs[None])[0]
         union = areas(boxes[rows])[:, None] + areas(theirs) - overlap
-        iou = overlap / union.clamp(min=1e-9) * (said.amax(dim=1) > 0)
-        best, nearest = iou.max(dim=1)
-        scores[rows], agrees[rows] = said[nearest], (best >= SAME_OBJECT).float()
-    return scores, agrees
+        same = overlap >= SAME_OBJECT * union.clamp(min=1e-9)
+        best, which = (sure * same).max(dim=1)
+        scores[rows] = said[which] * (best > 0)[:, None]
+    return scores

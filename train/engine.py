@@ -17,10 +17,11 @@ from train.defaults import explain, settle, settled_resolution
 from train.heads import SSD, RefineDet, build_detector
 from train.loop import Run
 from train.matching import Targets, collate
-from train.mimic import MimicLoss, Teacher, TeacherSettings
+from train.mimic import MimicLoss
 from train.model import RefineDetLite
 from train.objective import Objective
 from train.plots import plot_curves
+from train.teacher import Teacher, TeacherSettings
 from train.validation import holdout_share, write_validation
 from train.weights import Loaded, load_weights
 
@@ -89,8 +90,9 @@ class Trainer(Run):
         mimic = None
         if self.teacher:
             mimic = MimicLoss(self.teacher.channels, model.head_channels, config)
-            if not self.resumes and mimic.take_over(config):
-                self.say(f"{config.init}: its projections towards the teacher go on")
+            if not self.resumes:
+                begin = "go on" if mimic.take_over(config) else "begin at random"
+                self.say(f"projections towards {config.mimic} {begin}")
         weights = (
             class_weights(count_boxes(self.dataset.images, len(coco.names)))
             if config.class_weights

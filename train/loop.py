@@ -224,7 +224,7 @@ class Run(abc.ABC):
     def _resume(self) -> float:
         """Take over the state of the checkpoint; returns the seconds that it took so far."""
         state = load_checkpoint(self.out)
-        check_same_run(state["config"], self.config.to_dict())
+        check_same_run(state["config"], self.config)
         if state["data_sha256"] != self.data_state()["data_sha256"]:
             raise OptionError(
                 f"{self.dataset.path} is not the data that the run in {self.out} began with: "

@@ -11,8 +11,9 @@ from train.config import WITHOUT_ARM, TrainConfig
 from train.heads import SSD, RefineDet
 from train.loss import detection_loss
 from train.matching import Targets
-from train.mimic import Lesson, MimicLoss
+from train.mimic import MimicLoss
 from train.model import RefineDetLite
+from train.teacher import Lesson
 
 
 class Objective(nn.Module):

@@ -42,8 +42,8 @@ def make_optimizer(module: nn.Module, config: RunConfig) -> torch.optim.Optimize
     ]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
-    # Not fused: on a CPU (PyTorch 2.13) that steps the wrong elements of a channels_last kernel whose
-    # gradient is contiguous, and saves 5 % of a step.
+    # Not fused: on a CPU (PyTorch 2.13) that steps the wrong elements of a channels_last kernel
+    # whose gradient is contiguous, and saves 5 % of a step.
     return torch.optim.AdamW(groups, lr=config.lr)
 
 

@@ -98,9 +98,12 @@ def keep_accuracy(results: Results, earlier: Results | None) -> Results:
 def replace_rows(results: Results, earlier: Results) -> Results:
     """Earlier results with the rows that were timed again."""
     records = _by_key(earlier) | _by_key(results)
+    again = [*earlier.get("timed_again", []), *(record["name"] for record in results["rows"])]
+    present = {record["name"] for record in records.values()}
     return earlier | {
         "convolutions": results["convolutions"],
-        "timed_again": [record["name"] for record in results["rows"]],
+        "timed_again": list(dict.fromkeys(again)),
+        "missing": [name for name in earlier.get("missing", []) if name not in present],
         "rows": [records[row.key] for row in rows.ALL if row.key in records],
     }
 

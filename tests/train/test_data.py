@@ -292,7 +292,7 @@ def with_rare_class(folder: Path, **rare: Any) -> None:
 
 
 def test_mosaics_hold_four_images_and_end_before_the_last_side(coco_folder: Path) -> None:
-    still = {"distort_prob": 0, "expand_prob": 0, "flip_prob": 0, "crop_min_iou": ()}
+    still: dict[str, Any] = {"distort_prob": 0, "expand_prob": 0}
     pasted = AugmentConfig(**still, mosaic_prob=1, mosaic_below=96)
     with_mosaics = open_in(coco_folder, config=pasted)
     whole = open_in(coco_folder, config=AugmentConfig(**still))
@@ -303,6 +303,10 @@ def test_mosaics_hold_four_images_and_end_before_the_last_side(coco_folder: Path
         counts.append(len(targets.labels))
         last = [d.sample(index, epoch=0, resolution=96) for d in (with_mosaics, whole)]
         assert np.array_equal(last[0][0], last[1][0])
+    none = open_in(coco_folder, config=AugmentConfig(**still, mosaic_below=96))
+    for side in (64, 96):  # an option that is off changes no sample
+        pair = [d.sample(3, epoch=0, resolution=side)[0] for d in (none, whole)]
+        assert np.array_equal(*pair)
     alone = [len(whole.sample(i, epoch=0, resolution=64)[1].labels) for i in range(COUNT)]
     assert sum(counts) > 2 * sum(alone)
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from rdlite.errors import OptionError
+from rdlite.errors import ModelError, OptionError
 from tests.train.teacher import options
 from train.config import TrainConfig
 from train.distil import LEAST_SCORE, SEEN, Seen, objects_seen, taught_labels
 from train.engine import Trainer
-from train.mimic import Teacher, TeacherSettings
+from train.teacher import Teacher, TeacherSettings
 
 BOX = [0.2, 0.2, 0.6, 0.6]
 ELSEWHERE = [0.7, 0.7, 0.9, 0.9]
@@ -31,10 +31,18 @@ def labels(label: int, box: list[float], scores: list[float], share: float = 0.5
     return taught_labels(*anchor, seen, share)[0].tolist()
 
 
-def test_a_positive_s_label_is_shared_with_the_classes_that_the_teacher_sees() -> None:
-    # squares 0.64 and 0.16: four fifths and one fifth of the teacher's half
-    assert labels(1, BOX, [0.8, 0.4]) == pytest.approx([0, 0.5 + 0.4, 0.1])
-    assert labels(2, BOX, [0.8, 0.4]) == pytest.approx([0, 0.4, 0.5 + 0.1])
+def test_a_positive_s_label_is_shared_as_far_as_the_teacher_is_sure() -> None:
+    # squares 0.64 and 0.16: four fifths and one fifth of 0.5 x 0.8
+    assert labels(1, BOX, [0.8, 0.4]) == pytest.approx([0, 0.6 + 0.32, 0.08])
+    assert labels(2, BOX, [0.8, 0.4]) == pytest.approx([0, 0.32, 0.6 + 0.08])
+    assert labels(1, BOX, [0.0, 0.06]) == pytest.approx([0, 0.97, 0.03])
+
+
+def test_of_several_boxes_on_an_object_the_surest_is_heard() -> None:
+    near = [0.2, 0.2, 0.6, 0.59]
+    seen = Seen(torch.tensor([[BOX, near]]), torch.tensor([[[0.0, 0.06], [0.9, 0.0]]]))
+    soft = taught_labels(torch.tensor([1]), torch.tensor([BOX]), torch.tensor([0]), seen, 0.5)
+    assert soft[0].tolist() == [0, 1, 0]
 
 
 def test_a_negative_on_something_that_the_teacher_sees_is_an_object_as_far_as_it_is_sure() -> None:
@@ -76,10 +84,37 @@ def test_boxes_are_expectations_of_their_distances() -> None:
     for side, (one, other) in enumerate([(0, 0), (0, 1), (1, 1), (1, 2)]):
         bins[0, 3, 3 * side + one] = bins[0, 3, 3 * side + other] = 0.0
     scores = torch.tensor([[[0.0, LEAST_SCORE / 2], [0.5, 0], [0, 0.2], [0.1, 0.9]]])
-    seen = objects_seen([scores], [bins])
+    seen = objects_seen([scores], [bins], 64)
     # the last cell, centre 0.75 of 1, is the surest: distances 0, 1/2, 1, 3/2 cells of 1/2
     assert seen.boxes[0, 0].tolist() == pytest.approx([0.75, 0.5, 1.25, 1.5])
     assert seen.scores[0].amax(dim=1).tolist() == pytest.approx([0.9, 0.5, 0.2, 0])
+
+
+def test_the_last_cell_may_reach_over_the_edge() -> None:
+    # 224 pixels at stride 64: four cells, the last centre at 224 of 224
+    bins = torch.full((1, 16, 4 * 2), -1e4)
+    bins[..., 1::2] = 0.0
+    seen = objects_seen([torch.linspace(0.1, 0.9, 16)[None, :, None]], [bins], 224)
+    assert seen.boxes[0, 0].tolist() == pytest.approx([160 / 224, 160 / 224, 288 / 224, 288 / 224])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"distil_boxes": "box64,box32,box16"},
+        {"distil_boxes": "score16,score32,score64"},
+        {"distil_scores": "feature16,feature32,feature64"},
+    ],
+)
+def test_tensors_that_do_not_belong_together_are_refused(
+    teacher_file: Path, given: dict[str, str]
+) -> None:
+    config = TrainConfig(
+        data="d", images="i", out="o", resolution="128", **options(teacher_file), **(NAMES | given)
+    )
+    settings = TeacherSettings.from_config(config)
+    with pytest.raises(ModelError, match="as level 1"):
+        Teacher(settings, sides=[128], device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("side", [128, 320])
@@ -114,7 +149,10 @@ def test_a_run_learns_from_soft_labels(
         trainer = Trainer(settings(name, **(taught | changed)))
         return trainer.train_step(next(iter(trainer.batches())))["odm_cls"]
 
-    with_teacher, without = first_loss("a"), first_loss("b", distil=0.0)
+    with_teacher, without = (
+        first_loss("a"),
+        first_loss("b", distil=0.0, distil_scores="", distil_boxes=""),
+    )
     assert math.isfinite(with_teacher) and with_teacher != without
 
 
@@ -133,8 +171,9 @@ def test_a_teacher_of_other_classes_is_refused(
     ("changed", "words"),
     [
         ({"distil_boxes": "box16"}, "3 in distil_scores and 1 in distil_boxes"),
-        ({"mimic": None}, "--mimic"),
-        ({"iou_guided": True}, "iou_guided"),
+        ({"mimic": None}, "needs a teacher"),
+        ({"iou_guided": True}, "both make soft labels"),
+        ({"distil": 0.0}, "need a share"),
     ],
 )
 def test_what_cannot_be_distilled_is_refused(

@@ -109,6 +109,22 @@ def test_a_gradient_that_is_not_finite_leaves_the_checkpoint_sound(settings) -> 
     assert all(torch.isfinite(value).all() for value in weights.values())
 
 
+def test_a_run_of_an_older_version_goes_on_with_what_was_fixed_then(settings) -> None:
+    first = Trainer(settings("run", epochs=1))
+    first.fit()
+    state = torch.load(first.out / "checkpoint.pt", weights_only=True)
+    del state["config"]["mosaic"]
+    torch.save(state, first.out / "checkpoint.pt")
+    assert Trainer(settings("run", epochs=1)).step == first.step
+    with pytest.raises(OptionError, match=r"mosaic: 0\.0 there, 0\.5 here"):
+        Trainer(settings("run", epochs=1, mosaic=0.5))
+
+
+def test_mosaics_need_a_side_below_the_last(settings) -> None:
+    with pytest.raises(OptionError, match="none below it"):
+        settings("run", mosaic=0.5, resolution="128:0.5,96:1")
+
+
 def test_epochs_cannot_be_continued_as_minutes(settings) -> None:
     Trainer(settings("run", epochs=1)).fit()
     with pytest.raises(OptionError, match="minutes"):

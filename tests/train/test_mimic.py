@@ -11,7 +11,8 @@ from tests.train.teacher import CHANNELS, options
 from train.checkpoint import load_checkpoint
 from train.config import TrainConfig
 from train.engine import Trainer
-from train.mimic import SETTLE, Lesson, MimicLoss, Teacher, TeacherSettings
+from train.mimic import SETTLE, MimicLoss
+from train.teacher import Lesson, Teacher, TeacherSettings
 
 
 def config(path: Path, **changed: str) -> TrainConfig:
