@@ -127,7 +127,7 @@ def test_one_video_is_gone_on_with_where_it_was_killed(
     assert not target.exists()
     capsys.readouterr()
     assert cli(*arguments, "-o", target, "--resume", "--conf", 0.3) == 1
-    assert "begun with other settings (conf was 0.35, now 0.3)" in capsys.readouterr().err
+    assert "begun with other settings (conf was 0.4, now 0.3)" in capsys.readouterr().err
     assert cli(*arguments, "-o", target, "--resume") == 0
     assert target.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
     assert [p.name for p in target.parent.iterdir() if p.name != "whole.jsonl"] == ["whole.mp4"]

@@ -26,7 +26,7 @@ def test_copies_and_jsonl_are_written_and_a_bad_file_stops_nothing(
     assert cli("detect", photos, "-o", out, "--model", tiny_model) == 3
     assert names(out) == ["a.png", "detections.jsonl", "errors.jsonl", "more/a.png"]
     header, *found = lines(out / "detections.jsonl")
-    assert header["options"]["conf"] == 0.35
+    assert header["options"]["conf"] == 0.4
     assert header["model_sha256"] == Detector(tiny_model).model_sha256
     inputs = [photos / "a.png", photos / "more" / "a.png"]
     assert [line["image"] for line in found] == [str(path) for path in inputs]

@@ -168,8 +168,8 @@ def test_a_file_made_with_a_high_confidence_warns(
     capsys.readouterr()
     assert cli("eval", truth, "--results", out / "detections.jsonl") == 0
     printed = capsys.readouterr()
-    assert "below 0.35 are missing" in printed.err
-    assert printed.out.startswith("NOT the COCO protocol: score ≥ 0.35")
+    assert "below 0.4 are missing" in printed.err
+    assert printed.out.startswith("NOT the COCO protocol: score ≥ 0.4")
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_help_for_programs_has_what_help_has(capsys: Printed) -> None:
     assert len(detect["examples"]) == len(examples(COMMANDS["detect"].format_help()))
     options = {(one["names"] or [one["value"]])[-1]: one for one in detect["options"]}
     assert (options["SRC"]["required"], options["SRC"]["count"]) == (True, "+")
-    assert (options["--conf"]["default"], options["--conf"]["value"]) == (0.35, "SCORE")
+    assert (options["--conf"]["default"], options["--conf"]["value"]) == (0.4, "SCORE")
     assert (options["--resume"]["value"], options["--nms"]["choices"][0]) == (None, "hard")
     assert options["--max-det"]["help"] == "most objects in one picture (default: 100)"
 

@@ -160,7 +160,7 @@ def test_the_model_is_described(tiny_model: Path, detector: Detector) -> None:
     assert detector.category_ids == CATEGORY_IDS
     assert detector.spec.input_size == (32, 48)
     assert len(detector.model_sha256) == 64
-    assert detector.options["conf"] == 0.35
+    assert detector.options["conf"] == 0.4
     assert str(tiny_model) in repr(detector)
 
 
