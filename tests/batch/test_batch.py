@@ -139,11 +139,11 @@ def test_other_options_are_refused_by_name(
 ) -> None:
     out = tmp_path / "out"
     run(job(photos, out), detector)
-    other = Counting(Detector(tiny_model, conf=0.4))
-    with pytest.raises(OptionError, match=r"conf was 0\.25, now 0\.4.*--overwrite"):
+    other = Counting(Detector(tiny_model, conf=0.5))
+    with pytest.raises(OptionError, match=r"conf was 0\.4, now 0\.5.*--overwrite"):
         run(job(photos, out, resume=True), other)
     assert run(job(photos, out, resume=True, overwrite=True), other).earlier == 0
-    assert lines(out / "detections.jsonl")[0]["options"]["conf"] == 0.4
+    assert lines(out / "detections.jsonl")[0]["options"]["conf"] == 0.5
 
 
 def test_a_video_that_changes_between_two_runs_is_begun_anew(

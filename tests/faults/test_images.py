@@ -181,10 +181,11 @@ def test_every_kind_of_pixel_gives_the_boxes_of_the_rgb_picture(street: np.ndarr
             found = detector(encode(image, container))
             assert len(found) > 0, mode
             np.testing.assert_array_equal(found.xyxy, wanted[mode].xyxy, err_msg=mode)
-    lossy = detector(encode(rgb.convert("CMYK"), "JPEG", quality=98, subsampling=0))
-    plain = detector(street)
-    assert lossy.class_names[:3] == plain.class_names[:3]
-    np.testing.assert_allclose(lossy.xyxy[:3], plain.xyxy[:3], atol=4)
+    picture = encode(rgb.convert("CMYK"), "JPEG", quality=98, subsampling=0)
+    lossy, plain = (detector(one, conf=0.5) for one in (picture, street))
+    assert len(plain) > 0
+    assert lossy.class_names == plain.class_names
+    np.testing.assert_allclose(lossy.xyxy, plain.xyxy, atol=4)
 
 
 @pytest.mark.fault(8)
