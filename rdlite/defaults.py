@@ -15,8 +15,9 @@ NMS: Final = "gaussian"
 """What overlapping boxes of a class do to each other."""
 
 SIGMA: Final = 0.35
-"""Width of gaussian suppression. At the paper's 0.5 more boxes outlive the one that stands for the
-same object: the same AP, a best F1 a point lower on dev-voc and as good on dev-coco."""
+"""Width of gaussian suppression. At the usual 0.5 more boxes outlive the one that stands for the
+same object: the embedded model's best F1 is 53.7 there and 54.0 here on dev-voc, 11.5 and 11.6 on
+dev-coco, its AP 27.7 and 27.6, 9.1 and 9.1. Weights trained for less gained a whole point of F1."""
 
 MAX_DET: Final = 100
 """Most objects in one picture."""

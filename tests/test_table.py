@@ -270,6 +270,17 @@ def test_new_times_keep_accuracy_and_the_rows_that_were_not_timed() -> None:
     assert keep_accuracy(new, None)["rows"] == new["rows"]
 
 
+def test_the_page_stays_true_after_a_second_partial_run() -> None:
+    def timed(*rows: dict[str, Any]) -> dict[str, Any]:
+        return {"convolutions": [], "rows": list(rows)}
+
+    first = timed(record("yolov3", 160)) | {"missing": ["Yolox_Nano", "Fastestdet"]}
+    second = replace_rows(timed(record("yolox_nano", 7)), first)
+    assert second["missing"] == ["Fastestdet"]
+    third = replace_rows(timed(record("refinedetlite72", 20)), second)
+    assert third["timed_again"] == ["Yolox_Nano", "Refinedetlite72"]
+
+
 @pytest.mark.parametrize("weights", ["random", None])
 def test_ap_stands_beside_no_time_of_other_weights(tmp_path: Path, weights: str | None) -> None:
     command = ["accuracy", "--dev", "dev.json", "photos", "-o", str(tmp_path)]

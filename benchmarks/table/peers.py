@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.table.session import open_session
-from rdlite import Detections, _core
+from rdlite import Detections, _core, defaults
 from rdlite.image import load, resize
 from rdlite.session import Session
 
@@ -155,8 +155,8 @@ class Peer:
             scores[anchors, labels].astype(np.float32),
             labels,
             method=nms,
-            iou=0.5 if iou is None else iou,
-            sigma=0.5,
+            iou=defaults.IOU if iou is None else iou,
+            sigma=defaults.SIGMA,
             conf=conf,
             max_det=max_det,
         )

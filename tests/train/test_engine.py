@@ -299,5 +299,7 @@ def test_a_run_opens_its_data_as_the_settings_say(settings) -> None:
     assert (plain.config.expand_max, told.config.expand_max) == (4.0, 2.0)
     assert len(plain.images) == len(told.images) == len(plain)
     assert len(told) > len(plain)  # some images lack a class
+    pasted = Trainer(settings("pasted", epochs=1, mosaic=0.5)).dataset.config
+    assert (pasted.mosaic_prob, pasted.mosaic_below) == (0.5, 128)
     with pytest.raises(OptionError, match="zoom_out must be 1 or more"):
         settings("wrong", zoom_out=0.5)
