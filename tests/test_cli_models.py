@@ -41,14 +41,14 @@ def test_each_folder_is_printed_with_its_models(
     assert printed == [
         str(registry.DATA),
         "small = default fp32 32x48 0.0 MB about small",
-        "small-int8 = int8 int8 32x48 0.0 MB recommended here about small-int8",
+        "small-int8 = int8 int8 32x48 0.0 MB suits this CPU about small-int8",
         str(family),
         "mine fp32 32x48 0.0 MB",
         "small.onnx: its name means another file; give its path",
         f"{tmp_path / 'no data' / 'rdlite' / 'models'} (No such file or directory)",
         "",
-        "this CPU has int8 dot products (avx512_vnni): --model int8 is recommended; where no model "
-        "is named it is the fp32 one, on every machine alike",
+        "this CPU has int8 dot products (avx512_vnni): int8 models suit it, such as --model int8; "
+        "where no model is named it is default, an fp32 one, on every machine alike",
     ]
 
 
@@ -71,7 +71,7 @@ def test_json_has_every_model_and_says_which_suits_the_cpu(
     set_cpu(monkeypatch, *features)
     assert cli("models", "--json") == 0
     content = json.loads(capsys.readouterr().out)
-    assert {row["name"] for row in content["models"] if row["recommended"]} == wanted
+    assert {row["name"] for row in content["models"] if row["suits_cpu"]} == wanted
     assert content["hidden"] == [str(family / "small.onnx")]
     assert content["folders"][:2] == [str(registry.DATA), str(family)]
     assert content["int8_instructions"] == list(features)
@@ -101,11 +101,11 @@ def test_the_recommendation_follows_the_cpu_and_the_models(
 ) -> None:
     ship(tiny_model, "small", "default")
     set_cpu(monkeypatch)
-    assert "fp32 models are recommended" in cli_models.recommendation()
+    assert "fp32 models suit it" in cli_models.recommendation()
     set_cpu(monkeypatch, "avx_vnni")
-    assert "int8 models are recommended" in cli_models.recommendation()
+    assert "int8 models suit it;" in cli_models.recommendation()
     ship(tiny_model, "small-int8", "int8")
-    assert "--model int8 is recommended" in cli_models.recommendation()
+    assert "int8 models suit it, such as --model int8;" in cli_models.recommendation()
     assert cli_models.recommendation() in [finding.detail for finding in working.detection()]
 
 

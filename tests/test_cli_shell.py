@@ -206,8 +206,8 @@ def test_output_that_cannot_be_written_is_an_error_of_one_line(
         ("rdlite detect photos clip.mp4 --model one.onnx -o - --quiet | head -n 1", 0, "{", ""),
         ("rdlite --help > /dev/full", 1, "", "rdlite: error: output: No space left on device"),
         ("rdlite models >&-", 1, "", "rdlite: error: standard output is closed; send it to"),
-        ("rdlite models --names 2>&-", 0, "refinedetlite72", ""),
-        ("FORCE_COLOR=1 rdlite models --names", 0, "refinedetlite72", ""),
+        ("rdlite models --names 2>&-", 0, "refinedetlite48", ""),
+        ("FORCE_COLOR=1 rdlite models --names", 0, "refinedetlite48", ""),
     ],
 )
 def test_in_a_real_shell(line: str, code: int, printed: str, error: str, work: Path) -> None:

@@ -252,7 +252,7 @@ def _end_with_parent() -> None:
 def _measured(run: Run, results: Mapping[str, EvalResult]) -> Record:
     """The record of a finished run, from what `train.fit.fit` returned."""
     from rdlite.session import Session
-    from train.engine import build_model
+    from train.build import build_model
     from train.fit import MODEL
 
     if not results:

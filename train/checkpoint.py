@@ -39,17 +39,24 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     _write_whole(folder / CHECKPOINT, lambda path: torch.save(state, path))
 
 
-def load_checkpoint(folder: str | Path) -> dict[str, Any]:
-    """The state that `save_checkpoint` wrote into a run's folder; plain tensors and JSON types.
+def checkpoint_path(run: str | Path) -> Path:
+    """The checkpoint in a run's folder; a path of another kind is returned as it is."""
+    path = Path(run)
+    return path / CHECKPOINT if path.is_dir() else path
+
+
+def load_checkpoint(run: str | Path) -> dict[str, Any]:
+    """The state that `save_checkpoint` wrote; plain tensors and JSON types.
+
+    Args:
+        run: Folder of a run, or the file.
 
     Raises:
-        OptionError: The folder holds no checkpoint.
+        OptionError: There is no checkpoint, or it cannot be read.
     """
-    path = Path(folder) / CHECKPOINT
+    path = checkpoint_path(run)
     if not path.is_file():
-        raise OptionError(
-            f"{folder} holds no {CHECKPOINT}; give the --out folder of a training run"
-        )
+        raise OptionError(f"{run} holds no {CHECKPOINT}; give the --out folder of a training run")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:

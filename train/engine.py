@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -10,29 +11,22 @@ from torch import Tensor, nn
 from rdlite.errors import OptionError
 from train import distributed
 from train.augment import AugmentConfig
+from train.build import build_model
 from train.class_weights import class_weights, count_boxes
 from train.config import TrainConfig, parse_resolution
 from train.data import Batch, DetectionDataset, open_dataset
 from train.defaults import explain, settle, settled_resolution
-from train.heads import SSD, RefineDet, build_detector
+from train.heads import SSD, RefineDet
 from train.loop import Run
 from train.matching import Targets, collate
 from train.mimic import MimicLoss
 from train.model import RefineDetLite
 from train.objective import Objective
+from train.own_teacher import OwnTeacher
 from train.plots import plot_curves
 from train.teacher import Teacher, TeacherSettings
 from train.validation import holdout_share, write_validation
 from train.weights import Loaded, load_weights
-
-
-def build_model(config: TrainConfig, num_classes: int) -> RefineDetLite | RefineDet | SSD:
-    """The network that a run's settings describe, with random weights."""
-    if config.head is not None and config.backbone is not None:
-        return build_detector(config.head, config.backbone, num_classes)
-    return RefineDetLite(
-        num_classes, width=config.width, res2block=config.res2block, light_head=config.light_head
-    )
 
 
 class Trainer(Run):
@@ -77,16 +71,7 @@ class Trainer(Run):
         model = build_model(config, len(coco.names))
         if config.init and not self.resumes:
             self.say(f"{config.init}: {self._start(model)}")
-        self.teacher = None
-        if config.mimic:
-            sides = [side for side, _ in parse_resolution(config.resolution)]
-            settings = TeacherSettings.from_config(config)
-            self.teacher = Teacher(settings, sides=sides, device=self.device)
-            if config.distil and self.teacher.classes != len(coco.names):
-                raise OptionError(
-                    f"distil: {config.mimic} scores {self.teacher.classes} classes, {config.data} "
-                    f"has {len(coco.names)}; they must be the same in the same order"
-                )
+        self.teacher = self._open_teacher() if config.mimic else None
         mimic = None
         if self.teacher:
             mimic = MimicLoss(self.teacher.channels, model.head_channels, config)
@@ -102,6 +87,28 @@ class Trainer(Run):
             model.backbone.requires_grad_(False)
             model.backbone.eval()  # nobody calls train() again
         return Objective(model, config, class_weights=weights, mimic=mimic), model
+
+    def _open_teacher(self) -> Teacher | OwnTeacher:
+        config, names = self.config, self.dataset.coco.names
+        if config.mimic_features:
+            settings = TeacherSettings.from_config(config)
+            sides = [side for side, _ in parse_resolution(config.resolution)]
+            teacher = Teacher(settings, sides=sides, device=self.device)
+            if config.distil and teacher.classes != len(names):
+                raise OptionError(
+                    f"distil: {config.mimic} scores {teacher.classes} classes, {config.data} has "
+                    f"{len(names)}; they must be the same in the same order"
+                )
+            return teacher
+        own = OwnTeacher(config, device=self.device)
+        if config.distil and own.names != list(names):
+            pairs = enumerate(itertools.zip_longest(own.names, names, fillvalue="none"), start=1)
+            number, (theirs, ours) = next((n, pair) for n, pair in pairs if len(set(pair)) > 1)
+            raise OptionError(
+                f"distil: class {number} of {config.mimic} is {theirs}, that of {config.data} is "
+                f"{ours}; they must be the same in the same order, or leave out --distil"
+            )
+        return own
 
     def _start(self, model: nn.Module) -> Loaded:
         config, names = self.config, self.dataset.coco.names

@@ -19,10 +19,10 @@ from rdlite.errors import ModelError
 from rdlite.modelfile import ModelSpec
 from rdlite.session import Session
 from train.anchors import DEFAULT_SHAPES, VARIANCES, AnchorShapes, make_anchors
+from train.config import RESOLUTION
 from train.graph import split_kernels, store_half
 from train.model import Outputs, RefineDetLite
 
-RESOLUTION = 320
 PARITY_LIMIT = 1e-3
 """Largest difference of any output between PyTorch and onnxruntime in fp32 arithmetic, as a share
 of the largest value of that output where that is above 1: logits of a few hundred do occur."""

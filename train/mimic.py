@@ -7,13 +7,13 @@ the imitation masks of arXiv 1906.03609.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from rdlite.errors import OptionError
 from train import distributed
+from train.checkpoint import checkpoint_path, load_checkpoint
 from train.config import TrainConfig, parse_resolution
 from train.teacher import Lesson
 
@@ -24,9 +24,9 @@ SETTLE = 64
 class MimicLoss(nn.Module):
     """Distance between the ODM's features and the teacher's.
 
-    Each level's trunk goes through one 1x1 convolution, each channel of the teacher is standardised
-    with statistics of that level and resolution (those taken at 192 pixels are wrong at 320), and
-    each cell counts by the teacher's best score in it.
+    The trunk of each level that the teacher has goes through one 1x1 convolution. Each channel of
+    the teacher is standardised with statistics of that level and resolution (those taken at 192
+    pixels are wrong at 320), and each cell counts by the teacher's best score in it.
 
     Args:
         channels: Of the teacher's features, by level.
@@ -50,15 +50,15 @@ class MimicLoss(nn.Module):
         Random ones pull the trunks in all directions for some hundred steps.
 
         Returns:
-            Whether it is a checkpoint, and of a run with the same teacher.
+            Whether it is a checkpoint, and of a run with the same teacher: path and settings.
         """
-        if not config.init or Path(config.init).suffix != ".pt":
+        path = checkpoint_path(config.init or "")
+        if path.suffix != ".pt" or not config.init:
             return False
-        state = torch.load(config.init, map_location="cpu", weights_only=True)
+        state = load_checkpoint(path)
         before, now = state["config"], config.to_dict()
-        same = ("width", "mimic_features", "mimic_color", "mimic_mean", "mimic_std")
-        teachers = {Path(str(settings.get("mimic"))).name for settings in (before, now)}
-        if len(teachers) > 1 or any(before.get(name) != now[name] for name in same):
+        same = ("width", "mimic", "mimic_features", "mimic_color", "mimic_mean", "mimic_std")
+        if any(before.get(name) != now[name] for name in same):
             return False
         own = self.state_dict()
         saved = {n.removeprefix("mimic."): tensor for n, tensor in state["objective"].items()}

@@ -14,6 +14,7 @@ from rdlite.evaluate.classnames import match_classes
 from rdlite.registry import find, shipped
 from rdlite.session import Session
 from train.anchors import AnchorShapes
+from train.checkpoint import checkpoint_path
 from train.slim import narrow
 
 
@@ -61,18 +62,19 @@ def read_weights(source: str | Path) -> Weights:
     """Read the weights of `train.model.RefineDetLite`, or of its backbone.
 
     Args:
-        source: A `.safetensors` file, a `.pt` checkpoint of a training run (its averaged weights
-            are taken), a `.onnx` file that `python -m train export` wrote, or the name of a model
-            that comes with rdlite, such as "default".
+        source: A `.safetensors` file, a `.pt` checkpoint of a training run or the run's folder (its
+            averaged weights are taken), a `.onnx` file that `python -m train export` wrote, or the
+            name of a model that comes with rdlite, such as "default".
 
     Raises:
         ModelError: The file does not exist or is of none of these kinds.
     """
-    path = source_path(source)
+    path = checkpoint_path(source_path(source))
     readers = {".safetensors": _read_safetensors, ".pt": _read_checkpoint, ".onnx": _read_onnx}
     if not path.is_file():
         raise ModelError(
-            f"no weights at {path}; wanted a file of kind {', '.join(readers)}, or 'default'"
+            f"no weights at {path}; wanted a file of kind {', '.join(readers)}, the folder of "
+            "a run, or a name of `rdlite models`"
         )
     if path.suffix not in readers:
         raise ModelError(f"{path} is no weights file; wanted one of kind {', '.join(readers)}")

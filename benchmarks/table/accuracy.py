@@ -58,16 +58,18 @@ def measure(
         sets: COCO annotations and the images of each set.
 
     Raises:
-        RdliteError: As `rdlite.evaluate.evaluate`; or an image cannot be read, so that the numbers
-            would be of another set.
+        RdliteError: As `evaluate_all_images`.
     """
     sets = list(sets)
     for row, path in models.items():
         detector: Any = Peer(path) if row.key in RECIPES else Detector(path)
         found: Accuracy = {}
         for file, images in sets:
-            result = _evaluate(row.name, detector, file, images)
-            found |= accuracy(Path(file).stem, result)
+            name = Path(file).stem
+            label = f"{row.name}, {name}"
+            found |= accuracy(
+                name, evaluate_all_images(label, detector, file, images, nms=SUPPRESSION)
+            )
         yield row, found
 
 
@@ -76,15 +78,29 @@ def measured_on(records: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(title for record in records for title in record["accuracy"]))
 
 
-def _evaluate(name: str, detector: Any, annotations: str, images: str) -> EvalResult:
-    label = f"{name}, {Path(annotations).stem}"
+def evaluate_all_images(
+    label: str, detector: Any, annotations: str | Path, images: str | Path, **options: Any
+) -> EvalResult:
+    """Evaluate with a progress bar, on every image or not at all.
+
+    Args:
+        label: What the bar and the error say is measured.
+        detector: As `rdlite.evaluate.evaluate`. So are `annotations`, `images` and `options`.
+        annotations: See `detector`.
+        images: See `detector`.
+        **options: See `detector`.
+
+    Raises:
+        RdliteError: As `rdlite.evaluate.evaluate`; or an image cannot be read, so that the numbers
+            would be of another set.
+    """
     with tqdm(desc=label, unit="img", delay=2, leave=False, disable=None) as bar:
 
         def tell(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        result = evaluate(detector, annotations, images, nms=SUPPRESSION, progress=tell)
+        result = evaluate(detector, annotations, images, progress=tell, **options)
     if result.failed:
         file, reason = result.failed[0]
         raise DataError(

@@ -1,4 +1,4 @@
-"""`rdlite models`: which models have a name here, and which one suits this CPU."""
+"""`rdlite models`: which models have a name here, and which of them suit this CPU."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def models(*, json: bool, names: bool) -> int:
 
 
 def recommendation() -> str:
-    """Return a sentence on which models this CPU should use."""
+    """Return a sentence on which models suit this CPU."""
     fast = int8_instructions()
     if not fast:
-        return "no int8 dot products are known of this CPU: fp32 models are recommended"
-    which = "--model int8 is" if registry.shipped("int8") else "int8 models are"
+        return "no int8 dot products are known of this CPU: fp32 models suit it"
+    example = ", such as --model int8" if registry.shipped("int8") else ""
     return (
-        f"this CPU has int8 dot products ({', '.join(fast)}): {which} recommended; where no model "
-        "is named it is the fp32 one, on every machine alike"
+        f"this CPU has int8 dot products ({', '.join(fast)}): int8 models suit it{example}; where "
+        f"no model is named it is {registry.DEFAULT}, an fp32 one, on every machine alike"
     )
 
 
@@ -69,7 +69,7 @@ def _describe(model: Model, fast: tuple[str, ...]) -> dict[str, Any]:
             "input": list(spec.input_size),
             "arithmetic": spec.arithmetic,
             # of a file of the user's own nobody knows how well it does
-            "recommended": bool(model.shipped) and (spec.arithmetic == "int8") == bool(fast),
+            "suits_cpu": bool(model.shipped) and (spec.arithmetic == "int8") == bool(fast),
         }
     except ModelError as error:
         row["error"] = str(error)
@@ -79,21 +79,26 @@ def _describe(model: Model, fast: tuple[str, ...]) -> dict[str, Any]:
 def _lines(folder: Path, rows: list[dict[str, Any]], hidden: list[Path]) -> list[str]:
     """Return what to print about one folder of the search path."""
     own = [row for row in rows if Path(row["file"]).parent == folder]
+    width = max((len(_names(row)) for row in own), default=0)
     out_of_reach = [path.name for path in hidden if path.parent == folder]
     return [
         f"{folder}{registry.remark(folder)}",
-        *(_line(row) for row in own),
+        *(_line(row, width) for row in own),
         *(f"  {name}: its name means another file; give its path" for name in out_of_reach),
     ]
 
 
-def _line(row: dict[str, Any]) -> str:
-    names = " = ".join([row["name"], *row["aliases"]])
+def _names(row: dict[str, Any]) -> str:
+    return " = ".join([row["name"], *row["aliases"]])
+
+
+def _line(row: dict[str, Any], width: int) -> str:
+    start = f"  {_names(row):{width}}  "
     if row["error"]:
-        return f"  {names:32} cannot be used: {row['error']}"
-    height, width = row["input"]
+        return f"{start}cannot be used: {row['error']}"
+    height, across = row["input"]
     text = (
-        f"  {names:32} {row['arithmetic']}  {height}x{width}  {row['bytes'] / 1e6:5.1f} MB  "
-        f"{'recommended here' if row['recommended'] else '':16}  {row['about']}"
+        f"{start}{row['arithmetic']}  {height}x{across}  {row['bytes'] / 1e6:5.1f} MB  "
+        f"{'suits this CPU' if row['suits_cpu'] else '':14}  {row['about']}"
     )
     return text.rstrip()

@@ -22,7 +22,7 @@ def _add_models(commands: Any) -> None:
         commands,
         "models",
         "models:models",
-        "which models have a name here, and which suits this CPU",
+        "which models have a name here, and which suit this CPU",
         """
         rdlite models
         rdlite models --json

@@ -22,7 +22,7 @@ from train.heads import build_detector, head_shapes
 from train.loss import detection_loss
 from train.matching import Targets, collate
 from train.model import RefineDetLite
-from train.report import load_trained
+from train.trained import load_trained
 from train.weights import load_weights, write_weights
 
 try:

@@ -14,7 +14,8 @@ from rdlite.session import Session
 from train.__main__ import main
 from train.anchors import AnchorShapes, make_anchors
 from train.engine import Trainer
-from train.report import _exported, _used, load_trained
+from train.report import _exported
+from train.trained import _used, load_trained
 from train.weights import architecture_of, read_weights
 
 Printed = pytest.CaptureFixture[str]
@@ -72,6 +73,9 @@ def test_settings_without_effect_are_left_out() -> None:
     assert _used(config) == {"epochs": 3.0, "holdout": 0.1}
     config |= {"minutes": 5.0, "mimic": "t.onnx", "mimic_scores": "", "val": "dev.json"}
     assert _used(config) == {"minutes": 5.0, "mimic": "t.onnx", "mimic_weight": 2.0}
+    config |= {"mimic_color": "bgr"}
+    assert "mimic_color" not in _used(config)  # of a RefineDetLite nothing but its file is told
+    assert "mimic_color" in _used(config | {"mimic_features": "a,b,c"})
 
 
 def test_the_model_of_a_run_that_went_on_is_not_measured(tmp_path: Path) -> None:
