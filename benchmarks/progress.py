@@ -130,13 +130,19 @@ def read_progress(content: Mapping[str, Any]) -> list[Progress]:
 
 
 def per_core_hour(content: Mapping[str, Any]) -> float:
-    """Samples that an hour of one core brought, over the runs that had one to themselves."""
+    """Samples that an hour of one core brought, over the runs that had one to themselves.
+
+    Raises:
+        ValueError: There is no such run.
+    """
     runs = sorted(content["runs"], key=lambda run: run["samples"])
     alone = [
         (run["samples"] - before["samples"], run["core_minutes"])
         for before, run in itertools.pairwise(runs)
         if "core_minutes" in run
     ]
+    if not alone:
+        raise ValueError("no run after the first has core_minutes; the rate is taken from those")
     samples, minutes = map(sum, zip(*alone, strict=True))
     return float(60 * samples / minutes)
 
@@ -173,9 +179,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     hours = parser.parse_args(argv).hours
     if not 0 < hours < math.inf:
-        parser.error(f"--hours must be above 0, got {hours}")
+        parser.error(f"--hours must be a finite number above 0, got {hours}")
     content = json.loads(RUNS.read_text(encoding="utf-8"))
-    progress, rate = read_progress(content), per_core_hour(content)
+    try:
+        progress, rate = read_progress(content), per_core_hour(content)
+    except ValueError as error:
+        parser.error(f"{RUNS}: {error}")
     ahead = progress[0].samples[-1] + hours * rate
     times = ahead / progress[0].samples[-1]
     for one in progress:

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from benchmarks.table.accuracy import evaluate_all_images
+from benchmarks.table.accuracy import add_sets, evaluate_all_images
 from rdlite import Detections, RdliteError, defaults
 from rdlite.evaluate import EvalResult
 from rdlite.evaluate.matches import CONFIDENCES
@@ -131,14 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.suppression", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--model", default="default", help="name or file (default: default)")
-    parser.add_argument(
-        "--dev",
-        nargs=2,
-        action="append",
-        required=True,
-        metavar=("JSON", "IMAGES"),
-        help="COCO annotations and their images; may be given several times",
-    )
+    add_sets(parser)
     options = parser.parse_args(argv)
     print(f"| set | suppression | AP, AP50 | best F1 | F1 at {defaults.CONF} |")
     print("|---|---|---|---|---|")

@@ -253,6 +253,18 @@ def test_names_that_are_not_utf8(photos: Path, tiny_model: Path, tmp_path: Path)
     assert len(lines(out / "errors.jsonl")) == 1
 
 
+def test_a_copy_as_webp_is_as_lossy_as_others(
+    photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    picture = load(next(photos.glob("*.png")))
+    source = tmp_path / "photo.webp"
+    source.write_bytes(cv2.imencode(".webp", picture)[1].tobytes())
+    assert cli("detect", source, "-o", tmp_path / "out", "--model", tiny_model) == 0
+    copy = (tmp_path / "out" / "photo.webp").read_bytes()
+    assert copy[12:16] == b"VP8 "  # without loss it would be VP8L
+    assert cv2.imdecode(np.frombuffer(copy, np.uint8), cv2.IMREAD_COLOR).shape == picture.shape
+
+
 def test_a_picture_too_wide_for_its_format_is_one_failure(
     tiny_model: Path, tmp_path: Path, capsys: Printed
 ) -> None:

@@ -18,6 +18,7 @@ import cv2
 import pytest
 
 from rdlite import Detector, registry
+from rdlite.session import Session
 from rdlite.sinks import open_sink
 from rdlite.storage.journal import jsonl_header
 from tests.conftest import street_clip
@@ -55,6 +56,22 @@ def blocks(page: Path) -> Iterator[Block]:
         above = text[: match.start()]
         code = re.sub(f"^{indent}", "", code, flags=re.M)
         yield Block(above.count("\n") + 2, info.split(), code, above)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "models.md"], ids=str)
+def test_the_tables_of_models_say_what_the_model_files_say(page: Path) -> None:
+    rows = re.findall(
+        r"^\| \[?`([a-z0-9-]+)`[^\n]*?\| (\d+\.\d), (\d+\.\d) \| (\d+\.\d), (\d+\.\d) \|",
+        page.read_text(encoding="utf-8"),
+        re.M,
+    )
+    assert {name for name, *_ in rows} == {
+        alias for one in registry.table().values() for alias in one.aliases
+    }
+    for name, *numbers in rows:
+        results = Session(name).spec.provenance["results"]
+        wanted = [results[one][key] for one in ("dev-voc", "dev-coco") for key in ("ap", "ap50")]
+        assert numbers == [f"{100 * value:.1f}" for value in wanted]
 
 
 def script(block: Block) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.progress import CHART, RUNS, Progress, draw, main, per_core_hour, read_progress
+from rdlite.session import Session
 
 pytest.importorskip("scipy")
 
@@ -72,11 +73,31 @@ def test_the_rate_is_of_runs_that_had_a_core_to_themselves() -> None:
     assert per_core_hour({"runs": runs}) == 2000
 
 
+def test_without_such_a_run_there_is_no_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "progress.json"
+    record.write_text(
+        json.dumps({"runs": [{"samples": 10, "AP": 1.0}, {"samples": 20, "AP": 2.0}]})
+    )
+    monkeypatch.setattr("benchmarks.progress.RUNS", record)
+    with pytest.raises(SystemExit):
+        main([])
+    assert f"{record}: no run after the first has core_minutes" in capsys.readouterr().err
+
+
+def test_the_last_run_is_the_embedded_model() -> None:
+    results = Session().spec.provenance["results"]
+    for one in read_progress(json.loads(RUNS.read_text(encoding="utf-8"))):
+        number, name = one.name.split(" on ")
+        assert one.measured[-1] == round(100 * results[name][number.lower()], 1)
+
+
 @pytest.mark.parametrize("hours", ["0", "-3", "nan", "inf"])
 def test_hours_that_are_none_are_refused(hours: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--hours", hours])
-    assert "--hours must be above 0" in capsys.readouterr().err
+    assert "--hours must be a finite number above 0" in capsys.readouterr().err
 
 
 def test_the_record_is_told_and_drawn(

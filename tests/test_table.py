@@ -17,6 +17,7 @@ from benchmarks.table.peers import decode_fastestdet, decode_picodet, decode_yol
 from benchmarks.table.report import report
 from rdlite import RdliteError, registry
 from rdlite.evaluate import evaluate
+from rdlite.session import Session
 from tests.cocosets import SCENES, random_results, random_set, write_set
 
 onnx = pytest.importorskip("onnx", reason="small graphs are made with onnx")
@@ -279,6 +280,20 @@ def test_the_page_stays_true_after_a_second_partial_run() -> None:
     assert second["missing"] == ["Fastestdet"]
     third = replace_rows(timed(record("refinedetlite72", 20)), second)
     assert third["timed_again"] == ["Yolox_Nano", "Refinedetlite72"]
+
+
+def test_the_page_has_time_and_ap_of_every_model_that_comes_with_rdlite() -> None:
+    kept = json.loads((TABLE / "results.json").read_text(encoding="utf-8"))
+    known = {row["key"]: row for row in kept["rows"]}
+    for name in registry.table():
+        assert known[name]["weights"] == "trained"
+        results = Session(name).spec.provenance["results"]
+        whole: dict[str, dict[str, float]] = {}  # of a set all classes come first, then VOC's
+        for title, ap in known[name]["accuracy"].items():  # such as "127 of dev-coco, 73 classes"
+            whole.setdefault(title.split(" of ")[1].split(",")[0], ap)
+        assert {
+            one: {key: round(value, 4) for key, value in ap.items()} for one, ap in whole.items()
+        } == results
 
 
 @pytest.mark.parametrize("weights", ["random", None])

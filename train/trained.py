@@ -149,10 +149,10 @@ def _short(path: Path) -> str:
 
 def _used(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that had a say in the weights."""
-    used = ("mimic", "mimic_weight") if config.get("mimic") else ()  # all that one of ours needs
-    mimic = tuple(k for k in config if k.startswith("mimic") and k not in used)
-    if config.get("mimic_features"):
-        mimic = ()
+    mimic = tuple(k for k in config if k.startswith("mimic"))
+    if config.get("mimic"):  # of which a RefineDetLite needs two
+        ours = ("mimic", "mimic_weight")
+        mimic = () if config.get("mimic_features") else tuple(k for k in mimic if k not in ours)
     length = ("epochs",) if config.get("minutes") else ()
     held_out = ("holdout",) if config.get("val") else ()
     idle = (*LOCAL, *mimic, *length, *held_out)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.table import rows
-from benchmarks.table.accuracy import measure
+from benchmarks.table.accuracy import add_sets, measure
 from benchmarks.table.chart import draw_accuracy, draw_times
 from benchmarks.table.convolutions import convolution_share
 from benchmarks.table.peak import Peak
@@ -225,14 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     timed.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
     timed.set_defaults(run=times)
     measured = commands.add_parser("accuracy", parents=[common], help="AP of models with weights")
-    measured.add_argument(
-        "--dev",
-        nargs=2,
-        action="append",
-        required=True,
-        metavar=("JSON", "IMAGES"),
-        help="a COCO set and the folder of its images or their tars; can be given again",
-    )
+    add_sets(measured)
     measured.set_defaults(run=accuracy, models=None, others=None)
     return parser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -76,6 +77,18 @@ def measure(
 def measured_on(records: Iterable[Mapping[str, Any]]) -> list[str]:
     """What the rows of results.json have AP on, in order."""
     return list(dict.fromkeys(title for record in records for title in record["accuracy"]))
+
+
+def add_sets(parser: argparse.ArgumentParser) -> None:
+    """Give a command the option `--dev`: annotations and images of sets to measure AP on."""
+    parser.add_argument(
+        "--dev",
+        nargs=2,
+        action="append",
+        required=True,
+        metavar=("JSON", "IMAGES"),
+        help="a COCO set and the folder of its images or their tars; can be given again",
+    )
 
 
 def evaluate_all_images(

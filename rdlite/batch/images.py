@@ -164,7 +164,7 @@ def _write_copy(path: Path, picture: Bgr, folder: Path | None) -> int:
     """Write an annotated copy, whole or not at all; returns its size in bytes."""
     import cv2
 
-    # OpenCV writes WebP without loss unless told otherwise, which takes eight times as long.
+    # OpenCV writes WebP without loss unless told otherwise, which takes six times as long.
     quality = [cv2.IMWRITE_WEBP_QUALITY, 90] if path.suffix.lower() == ".webp" else []
     try:
         good, encoded = cv2.imencode(path.suffix, picture, quality)

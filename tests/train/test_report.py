@@ -73,9 +73,19 @@ def test_settings_without_effect_are_left_out() -> None:
     assert _used(config) == {"epochs": 3.0, "holdout": 0.1}
     config |= {"minutes": 5.0, "mimic": "t.onnx", "mimic_scores": "", "val": "dev.json"}
     assert _used(config) == {"minutes": 5.0, "mimic": "t.onnx", "mimic_weight": 2.0}
+    unused = {"mimic": None, "mimic_features": "a,b,c", "mimic_color": "rgb"}
+    assert _used({"epochs": 3.0} | unused) == {"epochs": 3.0}
     config |= {"mimic_color": "bgr"}
     assert "mimic_color" not in _used(config)  # of a RefineDetLite nothing but its file is told
     assert "mimic_color" in _used(config | {"mimic_features": "a,b,c"})
+
+
+def test_a_file_without_a_history_does_not_keep_the_curves_of_another(tmp_path: Path) -> None:
+    model, curves = tmp_path / "a.onnx", tmp_path / "a-curves.png"
+    curves.write_bytes(b"of the model that was here before")
+    assert main(["export", "random", "--width", "16", "-o", str(model)]) == 0
+    assert not curves.exists()
+    assert "curves" not in model.with_suffix(".md").read_text(encoding="utf-8")
 
 
 def test_the_model_of_a_run_that_went_on_is_not_measured(tmp_path: Path) -> None:
