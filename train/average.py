@@ -8,14 +8,17 @@ from pathlib import Path
 import torch
 
 from rdlite.errors import OptionError
-from train.weights import read_weights, source_path, write_tensors
+from train import provenance
+from train.checkpoint import checkpoint_path, source_path
+from train.weights import Weights, read_weights, write_tensors
 
 
 def average_weights(sources: Sequence[str], shares: Sequence[float], output: str) -> None:
     """Average weights and statistics, and write them as safetensors.
 
     Networks that were trained on from the same weights often lie in one basin, where their mean is
-    better than either; networks of different beginnings do not.
+    better than either; networks of different beginnings do not. The file says of which networks it
+    is the mean, and has the classes, the anchors and the resolution of the first that says them.
 
     Args:
         sources: Folders of runs, .pt, .onnx or .safetensors files, or names of models that come
@@ -35,7 +38,7 @@ def average_weights(sources: Sequence[str], shares: Sequence[float], output: str
         )
     if Path(output).suffix != ".safetensors":
         raise OptionError(f"output must be a .safetensors file, got {output}")
-    found = [read_weights(_file(source)) for source in sources]
+    found = [read_weights(source) for source in sources]
     first = found[0]
     for source, weights in zip(sources, found, strict=True):
         shapes = {name: tensor.shape for name, tensor in weights.tensors.items()}
@@ -50,9 +53,12 @@ def average_weights(sources: Sequence[str], shares: Sequence[float], output: str
             name: sum(s * w.tensors[name] for s, w in zip(shares, found, strict=True))
             for name in first.tensors
         }
-    write_tensors(mean, output)
-
-
-def _file(source: str) -> Path:
-    path = source_path(source)
-    return path / "checkpoint.pt" if path.is_dir() else path
+    known = {
+        field: next((value for w in found if (value := getattr(w, field)) is not None), None)
+        for field in ("names", "shapes", "category_ids", "resolution")
+    }
+    parts = [
+        (provenance.short(checkpoint_path(source_path(source))), share, weights.provenance)
+        for source, share, weights in zip(sources, shares, found, strict=True)
+    ]
+    write_tensors(Weights(mean, **known, provenance=provenance.of_mean(parts)), output)

@@ -79,11 +79,22 @@ def _accuracy(results: Mapping[str, EvalResult], nms: str) -> list[str]:
 
 
 def _training(provenance: Mapping[str, Any]) -> list[str]:
-    told = {k: v for k, v in provenance.items() if k not in ("recipe", "results", "note")}
-    # The minutes that a run took say more than those it was given.
-    settings = {k: v for k, v in provenance.get("recipe", {}).items() if k not in told}
-    rows = [(key, str(value)) for key, value in (told | settings).items()]
+    parts = provenance.get("mean", ())
+    rows = [(f"{p['share']:.4g} of {p['source']}", _list(_told(p))) for p in parts]
+    rows += [(key, str(value)) for key, value in _told(provenance).items()]
     return ["## Training", "", *table(("setting", "value"), rows)] if rows else []
+
+
+def _told(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts and settings of a run, or of what the runs behind a mean have in common."""
+    elsewhere = ("recipe", "results", "note", "mean", "source", "share")
+    facts = {k: v for k, v in provenance.items() if k not in elsewhere}
+    # The minutes that a run took say more than those it was given.
+    return facts | {k: v for k, v in provenance.get("recipe", {}).items() if k not in facts}
+
+
+def _list(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in facts.items())
 
 
 def _classes(name: str, result: EvalResult) -> list[str]:

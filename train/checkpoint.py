@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from rdlite.errors import OptionError
+from rdlite.registry import find, shipped
 from train.config import RunConfig
 
 CHECKPOINT = "checkpoint.pt"
@@ -37,6 +38,11 @@ length in minutes: with a longer one, learning rate and resolution go back to wh
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint, whole or not at all."""
     _write_whole(folder / CHECKPOINT, lambda path: torch.save(state, path))
+
+
+def source_path(source: str | Path) -> Path:
+    """The file or folder that a command was given: a model's that comes with rdlite, or a path."""
+    return find(source) if shipped(source) else Path(source)
 
 
 def checkpoint_path(run: str | Path) -> Path:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rdlite.errors import OptionError
+from rdlite.errors import OptionError, RdliteError
 from rdlite.evaluate import EvalResult
+from rdlite.evaluate.classnames import match_classes
 from train import distributed
 from train.checkpoint import CHECKPOINT, saved_settings
 from train.config import TrainConfig
 from train.engine import Trainer
 from train.recipes import Config, field_types, make_config, merge
-from train.report import MODEL, export_with_card
+from train.report import MODEL, export_with_card, measure
+from train.weights import architecture_of, read_weights
 
 RESULTS = "results.json"
 
@@ -63,9 +65,10 @@ def fit(config: TrainConfig) -> dict[str, EvalResult]:
 
 
 def finish(trainer: Trainer) -> dict[str, EvalResult]:
-    """Export a trained run, measure it, and say what was left out."""
+    """Export a trained run, measure it and what it began from, and say what was left out."""
     config, out = trainer.config, Path(trainer.config.out)
     validation = trainer.validation
+    nms = "gaussian" if config.soft_nms else "hard"
     results = export_with_card(
         str(out),
         str(out / MODEL),
@@ -73,12 +76,36 @@ def finish(trainer: Trainer) -> dict[str, EvalResult]:
         classes=None,
         note="",
         half=True,
-        nms="gaussian" if config.soft_nms else "hard",
+        nms=nms,
         overwrite=True,
     )
+    if validation and _comparable(config, trainer.dataset.coco.names):
+        for name, start in measure(config.init, [validation], nms=nms).items():
+            _compare_with_start(config.init, start, results[name])
     content = {name: result.to_dict() for name, result in results.items()}
     (out / RESULTS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if not validation:
         print("no AP: no image was held out; give --val with annotations to measure it")
     print(f'open it with rdlite.Detector("{out / MODEL}")')
     return results
+
+
+def _comparable(config: TrainConfig, names: Sequence[str]) -> bool:
+    """Whether a run began from a detector of all its classes and of its architecture."""
+    if not config.init:
+        return False
+    try:
+        start = read_weights(config.init)
+    except RdliteError:  # a run may go on after that was deleted
+        print(f"the weights that this run began from are no longer at {config.init}: not measured")
+        return False
+    if start.names is None or None in match_classes(names, start.names):
+        return False
+    built = architecture_of(start.tensors)
+    return all(getattr(config, option) == value for option, value in built.items())
+
+
+def _compare_with_start(init: str, start: EvalResult, now: EvalResult) -> None:
+    print(f"its start, {init}: AP {100 * start.ap:.1f}, AP50 {100 * start.ap50:.1f}")
+    if now.ap < start.ap:
+        print("training made it worse: train longer or with a lower --lr, or keep the start")

@@ -119,7 +119,7 @@ class Run(abc.ABC):
                 bar.update(self.config.batch)
                 done = f"{self.schedule.progress(self.step):.0%}"
                 bar.set_postfix(done=done, loss=f"{row['loss']:.3f}", px=self.resolution)
-                if self.step % LOG_EVERY == 0:
+                if self.step % LOG_EVERY == 0 or self.finished:
                     self.log(row | speed.take())
                 if self.step % self.config.save_every == 0:
                     self.save()

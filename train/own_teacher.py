@@ -14,12 +14,12 @@ from torch import Tensor
 from rdlite.errors import ModelError, RdliteError
 from rdlite.session import Session
 from train.anchors import ANCHORS_PER_CELL, decode, make_anchors, to_corners
+from train.checkpoint import source_path
 from train.config import TrainConfig
 from train.distil import Seen, surest
 from train.model import Outputs, RefineDetLite
 from train.teacher import Lesson
 from train.trained import Trained, load_trained
-from train.weights import source_path
 
 
 class OwnTeacher:

@@ -21,12 +21,12 @@ from rdlite.evaluate import EvalResult
 from rdlite.modelfile import ModelSpec
 from rdlite.session import Session
 from train.card import keep_existing
+from train.checkpoint import source_path
 from train.quantize_build import Floats, build, correct_biases
 from train.quantize_calibrate import METHODS, Histograms, Images, Ranges, sample_images
 from train.quantize_error import LayerError, Reference, channel_means, decibel, layer_errors
 from train.quantize_graph import prepare
 from train.sets import Sets, open_sets
-from train.weights import source_path
 
 ENOUGH = 28.0
 """Signal over error, dB, from which on all layers are quantised: see `quantize_error.SUREST`."""

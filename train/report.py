@@ -17,12 +17,11 @@ from rdlite.evaluate import EvalResult, evaluate
 from rdlite.evaluate.draw import draw_precision_recall
 from rdlite.session import Session
 from train.card import keep_existing, model_card
-from train.checkpoint import CHECKPOINT
+from train.checkpoint import CHECKPOINT, source_path
 from train.export import export_onnx, set_provenance
 from train.plots import plot_curves
 from train.sets import EvalSet, Sets, open_sets
 from train.trained import Trained, load_trained, random_network
-from train.weights import source_path
 
 RANDOM = "random"
 """Stands for the weights of a network that has learned nothing."""
@@ -49,8 +48,7 @@ def evaluate_sets(
     Raises:
         RdliteError: As `load_trained` and `train.sets.open_sets`, before anything is exported.
     """
-    with open_to_measure(weights, sets, classes) as (model, opened):
-        results = _measure(model, opened, nms=nms, conf=conf)
+    results = measure(weights, sets, classes=classes, nms=nms, conf=conf)
     for name, result in results.items():
         print(f"{name}: {result.images} images\n{result.summary()}\n")
     if out:
@@ -59,6 +57,14 @@ def evaluate_sets(
         Path(out, "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
         draw_precision_recall(results, Path(out, "precision-recall.png"))
     return results
+
+
+def measure(
+    weights: str, sets: Sets, *, classes: str | None = None, nms: str, conf: float = 0.01
+) -> dict[str, EvalResult]:
+    """Measure COCO AP as `evaluate_sets` does, and print nothing."""
+    with open_to_measure(weights, sets, classes) as (model, opened):
+        return _measure(model, opened, nms=nms, conf=conf)
 
 
 @contextlib.contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -11,11 +13,15 @@ from torch import Tensor, nn
 
 from rdlite.errors import ModelError
 from rdlite.evaluate.classnames import match_classes
-from rdlite.registry import find, shipped
 from rdlite.session import Session
+from train import provenance
 from train.anchors import AnchorShapes
-from train.checkpoint import checkpoint_path
+from train.checkpoint import checkpoint_path, source_path
+from train.config import parse_resolution
 from train.slim import narrow
+
+ABOUT = "rdlite"
+"""Key of a .safetensors file's metadata that holds, as JSON, what is known beside the tensors."""
 
 
 class Weights(NamedTuple):
@@ -25,11 +31,17 @@ class Weights(NamedTuple):
         tensors: float32, by name.
         names: Its classes, where the file says them.
         shapes: Its anchors, where the file says them.
+        category_ids: COCO category id of each class, where the file says them.
+        resolution: Side of the input that it was last trained for, pixels, where the file says it.
+        provenance: How it came about (`train.provenance`); empty where the file does not say.
     """
 
     tensors: dict[str, Tensor]
     names: tuple[str, ...] | None = None
     shapes: AnchorShapes | None = None
+    category_ids: tuple[int, ...] | None = None
+    resolution: int | None = None
+    provenance: Mapping[str, Any] = MappingProxyType({})
 
 
 class Loaded(NamedTuple):
@@ -83,11 +95,6 @@ def read_weights(source: str | Path) -> Weights:
     return found._replace(tensors=kept)
 
 
-def source_path(source: str | Path) -> Path:
-    """The file or folder that a command was given: a model's that comes with rdlite, or a path."""
-    return find(source) if shipped(source) else Path(source)
-
-
 def architecture_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """The architecture options of `fit` that a detector's tensors belong to."""
     first = tensors.get("backbone.stage1.0.expand.conv.weight")
@@ -128,7 +135,8 @@ def load_weights(
     Raises:
         ModelError: The file does not fit; the first differences are named.
     """
-    tensors, known, theirs = read_weights(source)
+    found = read_weights(source)
+    tensors, known, theirs = found.tensors, found.names, found.shapes
     if shapes is not None and theirs is not None and not theirs.same_as(shapes):
         raise ModelError(
             f"{source} was trained with other anchors, to which its predictors belong; "
@@ -225,21 +233,35 @@ def _select_classes(value: Tensor, rows: Sequence[int | None], per_cell: int) ->
 def write_weights(model: nn.Module, path: str | Path) -> None:
     """Write a model's state dict as float32 safetensors, without batch counters."""
     state = {k: v for k, v in model.state_dict().items() if "num_batches_tracked" not in k}
-    write_tensors(state, path)
+    write_tensors(Weights(state), path)
 
 
-def write_tensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Write tensors as safetensors."""
+def write_tensors(weights: Weights, path: str | Path) -> None:
+    """Write weights as safetensors, and in its metadata what else is known of them."""
     from safetensors.torch import save
 
-    content = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
+    about = {k: v for k, v in weights._asdict().items() if k != "tensors" and v}
+    about |= {key: dict(about[key]) for key in about.keys() & {"provenance"}}
+    if weights.shapes:
+        about["shapes"] = weights.shapes._asdict()
+    content = save(
+        {name: tensor.contiguous().cpu() for name, tensor in weights.tensors.items()},
+        metadata={ABOUT: json.dumps(about)} if about else None,
+    )
     Path(path).write_bytes(content)  # save_file makes a file only its owner can read
 
 
 def _read_safetensors(path: Path) -> Weights:
-    from safetensors.torch import load_file
+    from safetensors import safe_open
 
-    return Weights(load_file(path))
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
+    if "shapes" in about:
+        sizes = about["shapes"]
+        about["shapes"] = AnchorShapes(**sizes | {k: tuple(sizes[k]) for k in ("sizes", "ratios")})
+    about |= {key: tuple(about[key]) for key in about.keys() & {"names", "category_ids"}}
+    return Weights(tensors, **about)
 
 
 def _read_checkpoint(path: Path) -> Weights:
@@ -251,10 +273,18 @@ def _read_checkpoint(path: Path) -> Weights:
     # A run of `pretrain` holds a classifier around the backbone; only the backbone is wanted.
     tensors = {k: v for k, v in state["ema"].items() if not k.startswith("classifier.")}
     config = state["config"]
+    names = tuple(state["names"])
+    if "anchor_sizes" not in config:
+        return Weights(tensors, names)
     shapes = None
-    if "anchor_sizes" in config and not config.get("head"):
+    if not config.get("head"):
         shapes = AnchorShapes.parse(config["anchor_sizes"], config["anchor_ratios"])
-    return Weights(tensors, tuple(state["names"]), shapes)
+    side = None
+    if config.get("resolution", "auto") != "auto":  # as it says where the run is of an old release
+        side, _ = parse_resolution(config["resolution"])[-1]
+    return Weights(
+        tensors, names, shapes, tuple(state["category_ids"]), side, provenance.of_run(state)
+    )
 
 
 def _read_onnx(path: Path) -> Weights:
@@ -270,4 +300,6 @@ def _read_onnx(path: Path) -> Weights:
     shapes = None
     if architecture_of(tensors):  # other detectors have one set of anchors each
         shapes = AnchorShapes.of(torch.from_numpy(spec.anchors.copy()), spec.input_size[0])
-    return Weights(tensors, spec.names, shapes)
+    return Weights(
+        tensors, spec.names, shapes, spec.category_ids, spec.input_size[0], spec.provenance
+    )

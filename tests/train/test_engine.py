@@ -79,9 +79,9 @@ def test_the_log_has_no_step_twice_after_a_killed_run(settings) -> None:
     Trainer(settings("run", epochs=8)).fit()
     log = Path(settings("run").out) / "log.jsonl"
     with log.open("a") as file:
-        file.write(log.read_text().replace('"step": 20', '"step": 40'))
+        file.write(log.read_text().replace('"step": 2', '"step": 4'))
     Trainer(settings("run", epochs=8))
-    assert [json.loads(row)["step"] for row in log.read_text().splitlines()] == [20]
+    assert [json.loads(row)["step"] for row in log.read_text().splitlines()] == [20, 24]
 
 
 def test_a_short_run_exports_what_it_learned_not_what_it_began_with(settings) -> None:
@@ -162,6 +162,18 @@ def test_the_command_line_trains_measures_and_exports_a_detector_that_works(
     assert report["shapes"]["ap"] == measured.ap
     assert (tmp_path / "report" / "precision-recall.png").exists()
 
+    capsys.readouterr()
+    val = shutil.copy(run.data, tmp_path / "val.json")
+    ruin = {"init": run.out, "out": tmp_path / "ruin", "val": val, "lr": 0.1, "epochs": 1}
+    assert main(["fit", *arguments, *(f"--{k}={v}" for k, v in ruin.items())]) == 0
+    printed = capsys.readouterr().out
+    assert f"its start, {run.out}: AP {100 * measured.ap:.1f}, " in printed
+    assert "training made it worse" in printed
+    rows = (tmp_path / "ruin" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == [
+        3
+    ]  # the last, in a run shorter than the interval
+
 
 def test_a_missing_annotation_file_is_one_sentence_and_exit_code_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -206,7 +218,7 @@ def test_a_log_that_was_cut_off_does_not_stop_a_run_from_going_on(settings) -> N
     log = Path(run.out) / "log.jsonl"
     log.write_text(log.read_text() + '{"minutes": 0.1, "st')
     Trainer(run)
-    assert [json.loads(row)["step"] for row in log.read_text().splitlines()] == [20]
+    assert [json.loads(row)["step"] for row in log.read_text().splitlines()] == [20, 24]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -72,8 +72,8 @@ def test_two_colours_are_learned_and_the_command_leaves_every_result(
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     trained = [row for row in rows if "loss" in row]
-    assert [row["step"] for row in trained] == [20, 40]
-    assert [row["resolution"] for row in trained] == [32, 48]
+    assert [row["step"] for row in trained] == [20, 40, 48]
+    assert [row["resolution"] for row in trained] == [32, 48, 48]
     assert rows[-1]["step"] == 48 and rows[-1]["val_top1"] == 1.0
     assert trained[0].keys() >= {"top1", "lr", "img_s", "loader_wait"}
     assert list(out.glob("events.out.tfevents.*"))

@@ -14,8 +14,9 @@ from rdlite.session import Session
 from train.__main__ import main
 from train.anchors import AnchorShapes, make_anchors
 from train.engine import Trainer
+from train.provenance import _used
 from train.report import _exported
-from train.trained import _used, load_trained
+from train.trained import load_trained
 from train.weights import architecture_of, read_weights
 
 Printed = pytest.CaptureFixture[str]

@@ -11,8 +11,10 @@ from rdlite.evaluate.classnames import match_classes
 from rdlite.session import Session
 from train.__main__ import main
 from train.anchors import ANCHORS_PER_CELL, DEFAULT_SHAPES, AnchorShapes
+from train.card import model_card
 from train.export import export_onnx
 from train.model import RefineDetLite
+from train.trained import load_trained
 from train.weights import load_weights, write_weights
 
 
@@ -145,3 +147,62 @@ def test_networks_of_different_anchors_have_no_mean(
     assert main(["average", *paths, "--shares", "0.5,0.5", "-o", out]) == 1
     assert "has other anchors" in capsys.readouterr().err
     assert not Path(out).exists()
+
+
+def test_a_mean_says_of_which_networks_it_is(tmp_path: Path) -> None:
+    shapes = AnchorShapes.parse("20,40,80,160,300", "0.25,1,4")
+    facts = ({"steps": 8, "note": "old"}, {"steps": 9, "results": {}})
+    rates = (0.1, 0.2)
+    for name, told, rate in zip("ab", facts, rates, strict=True):
+        export_onnx(
+            network(2, seed=0),
+            tmp_path / f"{name}.onnx",
+            names=["cat", "dog"],
+            category_ids=[17, 18],
+            provenance=told | {"recipe": {"batch": 4, "lr": rate}},
+            half=False,
+            shapes=shapes,
+        )
+    write_weights(network(2, seed=0), tmp_path / "c.safetensors")
+    a, b, c, ab, abc = (
+        str(tmp_path / name)
+        for name in ("a.onnx", "b.onnx", "c.safetensors", "ab.safetensors", "abc.safetensors")
+    )
+    assert main(["average", a, b, "--shares", "0.75,0.25", "-o", ab]) == 0
+    trained = load_trained(ab)
+    assert (trained.names, trained.category_ids) == (["cat", "dog"], [17, 18])
+    assert trained.shapes == shapes and trained.resolution == 320
+    assert trained.provenance == {
+        "recipe": {"batch": 4},
+        "mean": [
+            {"source": "a.onnx", "share": 0.75, "steps": 8, "recipe": {"lr": 0.1}},
+            {"source": "b.onnx", "share": 0.25, "steps": 9, "recipe": {"lr": 0.2}},
+        ],
+    }
+    assert main(["average", c, ab, "--shares", "0.2,0.8", "-o", abc]) == 0
+    assert load_trained(abc).provenance == {
+        "recipe": {},
+        "mean": [
+            {"source": "c.safetensors", "share": 0.2, "recipe": {}},
+            {
+                "source": "a.onnx",
+                "share": 0.8 * 0.75,
+                "steps": 8,
+                "recipe": {"batch": 4, "lr": 0.1},
+            },
+            {
+                "source": "b.onnx",
+                "share": 0.8 * 0.25,
+                "steps": 9,
+                "recipe": {"batch": 4, "lr": 0.2},
+            },
+        ],
+    }
+
+
+def test_the_card_of_a_mean_tells_its_parts(tmp_path: Path) -> None:
+    runs = {"source": "x/checkpoint.pt", "share": 0.5, "steps": 8, "recipe": {"lr": 0.1}}
+    provenance = {"recipe": {"batch": 4}, "mean": [runs, runs | {"share": 1 / 3}]}
+    card = model_card(Path("m.onnx"), provenance, {}, difference=0.0, curves=None, nms="hard")
+    assert "| 0.5 of x/checkpoint.pt | steps 8, lr 0.1 |\n" in card
+    assert "| 0.3333 of x/checkpoint.pt | steps 8, lr 0.1 |\n| batch | 4 |\n" in card
