@@ -17,7 +17,8 @@ from rdlite.storage.journal import describe_difference
 __all__ = ["Converted", "convert"]
 
 _FRAME_ENDINGS = (".jpg", ".png", ".jpeg")
-_OF_ONE_VIDEO = ("source", "source_size", "mtime_ns")
+_VERSION = ("source_size", "mtime_ns")  # of a video
+_OF_ONE_VIDEO = ("source", *_VERSION, "video")
 
 
 @dataclass(slots=True)
@@ -64,7 +65,8 @@ def convert(
 
     Args:
         source: A file of JSON lines, or several, in one output. Those have to be of the same
-            classes, and their videos are told apart by their folders.
+            classes, and their videos are told apart by their folders; of the options, JSON lines
+            then state those that are the same in all.
         format: One of `rdlite.sinks.FORMATS`.
         path: The file or folder to write, "-" for standard output.
         overwrite: Replace it if it exists.
@@ -75,8 +77,8 @@ def convert(
         progress: Called with the number of bytes read since the last call.
 
     Raises:
-        ResultFileError: A source is no such file, has no whole line but damaged ones, or has
-            other classes than the first.
+        ResultFileError: A source is no such file, has no whole line but damaged ones, has other
+            classes than the first, or is about another video of the same name.
         OptionError: As `open_sink`; or the output is a source.
         RdliteError: The output cannot be written.
     """
@@ -84,6 +86,7 @@ def convert(
     results = [open_results(one) for one in sources]
     _check_output(path, results)
     done = Converted(notes=_check_alike(results))
+    _check_videos(results)
     folder = None if images is None else _Folder(images)
     with open_sink(format, path, header=_header(results), overwrite=overwrite) as sink:
         for record in _records(results, done, progress):
@@ -146,9 +149,17 @@ def _video_places(results: list[ResultFile]) -> dict[Path, str]:
 
 
 def _header(results: list[ResultFile]) -> dict[str, Any]:
-    header = results[0].header
-    several = len(results) > 1
-    return {key: header[key] for key in header if not (several and key in _OF_ONE_VIDEO)}
+    first, *others = results
+    if not others:
+        return dict(first.header)
+    header = {key: value for key, value in first.header.items() if key not in _OF_ONE_VIDEO}
+    # What is said of all lines has to hold for all: images have no stride, and videos may have two.
+    common = {
+        key: value
+        for key, value in first.options.items()
+        if all((key, value) in one.options.items() for one in others)
+    }
+    return header | {"options": common}
 
 
 def _check_alike(results: list[ResultFile]) -> list[str]:
@@ -167,6 +178,20 @@ def _check_alike(results: list[ResultFile]) -> list[str]:
         if difference:
             notes.append(f"{one.path} was made otherwise than {first.path}: {difference}")
     return notes
+
+
+def _check_videos(results: list[ResultFile]) -> None:
+    """Refuse different videos of one name, whose frames would get the same names."""
+    videos: dict[str, ResultFile] = {}
+    for one in results:
+        if one.source is None:
+            continue
+        other = videos.setdefault(os.path.normpath(one.source), one)
+        if any(one.header.get(key) != other.header.get(key) for key in _VERSION):
+            raise ResultFileError(
+                f"{other.path} and {one.path} are about different videos that both are named "
+                f"{one.source}; give each an output of its own, or detect again with full paths"
+            )
 
 
 def _check_output(path: str | os.PathLike[str], results: list[ResultFile]) -> None:

@@ -43,7 +43,8 @@ class Detector:
         nms: "hard" removes overlapping boxes; "linear" and "gaussian" lower their scores
             instead (soft-NMS, arXiv 1704.04503) and drop those that fall below `conf`.
         max_det: Most objects returned for one image, best first.
-        classes: Names or indices of the classes wanted; None for all.
+        classes: Names or indices of the classes wanted; None for all. Text is a name where the
+            model has it ("1" of a model of digits), otherwise an index.
         threads: Threads the network may use for one image; 1 keeps it on the calling thread.
             Decoding and resizing follow OpenCV's own setting, `cv2.setNumThreads`.
 
@@ -301,8 +302,8 @@ class Detector:
             end: Seconds before which the last frame used begins; None for the end.
             audio: False leaves the sound out.
             codec: Name of the FFmpeg video encoder.
-            crf: Constant rate factor of the encoder, lower is better and larger; None leaves
-                the quality to the encoder.
+            crf: Constant rate factor of the encoder, lower is better and larger, from 0 to 51
+                (libx264, libx265) or 63 (AV1, VP9); None leaves the quality to the encoder.
             preset: Speed of libx264 and libx265, from "ultrafast" to "placebo"; None leaves it
                 to the encoder.
             encoder_threads: Threads of the encoder.

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rdlite.errors import ImageError, OptionError
-from rdlite.imageheader import check_png, read_header
+from rdlite.imageheader import TiffAlpha, check_png, check_tiff, read_header
 from rdlite.storage.regular import read_regular
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def load(source: ImageSource, *, color: str = "bgr", max_pixels: int = MAX_PIXEL
 
     Files and bytes may be JPEG, PNG, WebP, GIF, BMP or TIFF. EXIF orientation is applied,
     alpha is dropped (not blended), gray, palette, 1-bit and CMYK become BGR, 16 bits become
-    8, and of an animation the first frame is used.
+    8, and of an animation the first frame is used. Gray of a TIFF that stores it multiplied by
+    alpha stays so.
 
     Args:
         source: A path, the bytes of an image file, a uint8 array `(H, W)`, `(H, W, 1)`,
@@ -102,10 +103,13 @@ def _decode(data: bytes, name: str, max_pixels: int) -> Bgr:
     cv2 = _cv2()
     if not data:
         raise ImageError(f"{name}: is empty")
+    alpha = None
     try:
         header = read_header(data)
         if header.format == "png":
             check_png(data)
+        if header.format == "tiff":
+            alpha = check_tiff(data)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     _check_pixels(header.width, header.height, name, max_pixels)
@@ -113,12 +117,32 @@ def _decode(data: bytes, name: str, max_pixels: int) -> Bgr:
         # Older releases ignore EXIF orientation in WebP and would return it sideways.
         raise ImageError(f"{name}: WebP needs OpenCV 5 or later, found {cv2.__version__}")
     try:
-        image: Bgr | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image = _decode_opaque(np.frombuffer(data, np.uint8), alpha)
     except cv2.error as error:
         raise ImageError(f"{name}: cannot be decoded ({str(error.err).strip()})") from error
     if image is None:
         raise ImageError(f"{name}: the {header.format.upper()} data is truncated or damaged")
     return image
+
+
+def _decode_opaque(content: Bgr, alpha: TiffAlpha | None) -> Bgr | None:
+    """Return the colours without transparency, None if they are damaged."""
+    cv2 = _cv2()
+    if alpha is not None and alpha.blended:
+        image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+        # Of gray, OpenCV gives no alpha to divide by.
+        if image is not None and image.shape[2:] == (4,):
+            *colors, opacity = cv2.split(image)
+            full = np.iinfo(image.dtype).max
+            straight: Pixels = cv2.merge(
+                [cv2.divide(color, opacity, scale=full) for color in colors]
+            )
+            return straight if full == 255 else (straight >> 8).astype(np.uint8)
+    elif alpha is not None:  # OpenCV blends with black, unless the channel has no meaning
+        content = content.copy()
+        content[alpha.at : alpha.at + 2] = 0
+    decoded: Bgr | None = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    return decoded
 
 
 def _check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:

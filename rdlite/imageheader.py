@@ -18,6 +18,13 @@ _JPEG_BARE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 # file of nothing but markers would take minutes.
 _MOST_SEGMENTS: Final = 10_000
 _TIFF_TYPES: Final = {1: "B", 3: "H", 4: "I"}
+_WIDTH, _HEIGHT, _BITS, _ALPHA, _KIND = 256, 257, 258, 338, 339  # tags of a TIFF
+_TIFF_KINDS: Final = {
+    2: "signed whole numbers",
+    3: "floating-point numbers",
+    5: "complex numbers",
+    6: "complex numbers",
+}
 
 
 class Header(NamedTuple):
@@ -76,6 +83,44 @@ def check_png(data: bytes) -> None:
         at = end + 4
 
 
+class TiffAlpha(NamedTuple):
+    """How a TIFF stores transparency.
+
+    Attributes:
+        blended: Whether colours are stored multiplied by it ("associated alpha").
+        at: Where the two bytes are that say so; zeros make it a channel without a meaning.
+    """
+
+    blended: bool
+    at: int
+
+
+def check_tiff(data: bytes) -> TiffAlpha | None:
+    """Refuse a TIFF whose pixels are no whole numbers of up to 16 bits without a sign.
+
+    Args:
+        data: The whole file.
+
+    Returns:
+        Its transparency, None if it has none.
+
+    Raises:
+        ImageError: It has other pixels, which have no fixed range.
+    """
+    try:
+        tags = _tiff_tags(data, _BITS, _ALPHA, _KIND)
+    except struct.error:
+        raise ImageError("the TIFF header is incomplete or damaged") from None
+    bits, kind = tags.get(_BITS, (1, 0))[0], tags.get(_KIND, (1, 0))[0]
+    if kind in _TIFF_KINDS or bits > 16:
+        raise ImageError(
+            f"its pixels are {bits}-bit {_TIFF_KINDS.get(kind, 'whole numbers')}, and only whole "
+            "numbers of up to 16 bits without a sign are read; scale them to 0-255 and save 8 bits"
+        )
+    alpha, at = tags.get(_ALPHA, (0, 0))
+    return TiffAlpha(alpha == 1, at) if alpha in (1, 2) else None
+
+
 def _jpeg(data: bytes) -> tuple[int, int]:
     at = 2
     for _ in range(_MOST_SEGMENTS):
@@ -125,16 +170,25 @@ def _u24(data: bytes, at: int) -> int:
 
 
 def _tiff(data: bytes) -> tuple[int, int]:
+    sides = _tiff_tags(data, _WIDTH, _HEIGHT)
+    return sides.get(_WIDTH, (0, 0))[0], sides.get(_HEIGHT, (0, 0))[0]
+
+
+def _tiff_tags(data: bytes, *wanted: int) -> dict[int, tuple[int, int]]:
+    """Return the first number of each tag wanted that is there, and where it is."""
     order = "<" if data[:2] == b"II" else ">"
     (start,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, start)
-    sides: dict[int, int] = {}
+    tags: dict[int, tuple[int, int]] = {}
     for at in range(start + 2, start + 2 + 12 * count, 12):
-        tag, kind = struct.unpack_from(order + "HH", data, at)
-        if tag in (256, 257) and kind in _TIFF_TYPES:
-            (side,) = struct.unpack_from(order + _TIFF_TYPES[kind], data, at + 8)
-            sides.setdefault(tag, side)  # of a tag stated twice, decoders take the first
-    return sides.get(256, 0), sides.get(257, 0)
+        tag, kind, values = struct.unpack_from(order + "HHI", data, at)
+        if tag in wanted and kind in _TIFF_TYPES:
+            place, code = at + 8, order + _TIFF_TYPES[kind]
+            if values * struct.calcsize(code) > 4:  # more than there is room for
+                (place,) = struct.unpack_from(order + "I", data, place)
+            (value,) = struct.unpack_from(code, data, place)
+            tags.setdefault(tag, (value, place))  # of a tag stated twice, decoders take the first
+    return tags
 
 
 _SNIFFERS: Final = (

@@ -22,7 +22,8 @@ NMS: Final = ("hard", "linear", "gaussian")
 """Ways to suppress overlapping boxes of one class (see `Detector`)."""
 
 Classes: TypeAlias = str | int | Sequence[str | int]
-"""One class or several, each by name or by index into the model's names."""
+"""One class or several, each by name or by index into the model's names. Text is a name where the
+model has it, otherwise an index."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +111,9 @@ def class_mask(classes: Classes | None, names: Sequence[str]) -> npt.NDArray[np.
     """
     if classes is None:
         return np.ones(len(names), np.uint8)
-    wanted = [classes] if isinstance(classes, (str, numbers.Integral)) else classes
+    # An array of no dimension has no length, so it is looked at as one class.
+    single = isinstance(classes, (str, numbers.Integral)) or getattr(classes, "ndim", 1) == 0
+    wanted = [classes] if single else classes
     if not isinstance(wanted, (list, tuple, set, frozenset, range, np.ndarray)):
         raise OptionError(f"classes must be names or indices, got {type(classes).__name__}")
     if not len(wanted):
@@ -125,9 +128,12 @@ def _class_index(item: Any, names: Sequence[str]) -> int:
     if isinstance(item, str):
         if item in names:
             return names.index(item)
-        near = difflib.get_close_matches(item.lower(), names, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it knows {', '.join(names)}"
-        raise OptionError(f"classes: the model has no class {item!r}; {hint}")
+        try:
+            item = int(item)
+        except ValueError:
+            near = difflib.get_close_matches(item.lower(), names, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it knows {', '.join(names)}"
+            raise OptionError(f"classes: the model has no class {item!r}; {hint}") from None
     if not isinstance(item, numbers.Integral) or isinstance(item, bool):
         raise OptionError(f"classes must be names or indices, got {item!r}")
     index = int(item)

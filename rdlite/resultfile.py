@@ -299,7 +299,7 @@ class _Faults:
     def __init__(self, results: ResultFile) -> None:
         self._path = results.path
         stride = results.options.get("stride")
-        self._stride = stride if isinstance(stride, int) and stride > 0 else 1
+        self._stride = stride if isinstance(stride, int) and stride > 0 else None
         self._counts: Counter[tuple[str, str]] = Counter()
         self._firsts: dict[tuple[str, str], str] = {}
         self._video: str | None = None
@@ -310,19 +310,19 @@ class _Faults:
         self._add("damaged line was left out", "damaged lines were left out", first)
 
     def see(self, record: Record) -> None:
-        """Notice where the frames of a video have a gap."""
+        """Notice frames that are not in order, and gaps where the stride is known."""
         if record.frame is None:
             return
         if record.image != self._video:
             self._video, self._next = record.image, 0
         name = f"frame {self._next} of {self._video}"
-        if record.frame > self._next:
+        if self._stride is not None and record.frame > self._next:
             missing = -(-(record.frame - self._next) // self._stride)
             self._add("frame is missing", "frames are missing", name, missing)
         elif record.frame < self._next:
             first = f"frame {record.frame} where {name} should be"
             self._add("frame is not in order", "frames are not in order", first)
-        self._next = record.frame + self._stride
+        self._next = record.frame + (self._stride or 1)
 
     def _add(self, one: str, many: str, first: str, number: int = 1) -> None:
         self._counts[one, many] += number

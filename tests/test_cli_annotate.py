@@ -145,9 +145,26 @@ def test_one_video_that_is_done_is_not_done_again(
     assert capsys.readouterr().err == f"rdlite: {target} is done already\n"
     assert cli(*arguments, "--resume", "--iou", 0.4) == 1
     assert "written with other settings (iou was 0.5, now 0.4)" in capsys.readouterr().err
+    assert cli(*arguments, "--resume", "--crf", 30, "--no-audio") == 1
+    assert "(crf was 23, now 30, audio was True, now False)" in capsys.readouterr().err
     assert target.stat().st_ino == before.st_ino
     assert cli(*arguments, "--resume", "--overwrite", "--iou", 0.4) == 0
     assert lines(target.with_suffix(".jsonl"))[0]["options"]["iou"] == 0.4
+
+
+def test_one_video_whose_results_do_not_say_how_it_was_made_is_not_taken_for_done(
+    videos: Path, tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    target = tmp_path / "b.mp4"
+    arguments = ("annotate", videos / "b.mp4", "-o", target, "--format", "csv")
+    arguments += ("--model", tiny_model, "--resume")
+    assert cli(*arguments) == 0
+    before = target.stat()
+    assert cli(*arguments) == 1
+    assert "exist already, and csv does not say with which settings" in capsys.readouterr().err
+    assert target.stat().st_ino == before.st_ino
+    assert cli(*arguments, "--overwrite") == 0
+    assert target.stat().st_ino != before.st_ino
 
 
 def test_a_full_disk_ends_the_batch_and_it_goes_on_when_there_is_room(
@@ -181,6 +198,22 @@ def test_an_input_is_never_replaced(
     assert cli("annotate", *sources, "-o", videos, "--model", tiny_model, "--overwrite") == 3
     assert "b.mp4 is an input, which is never replaced" in capsys.readouterr().err
     assert (videos / "b.mp4").read_bytes() == before
+
+
+def test_videos_are_written_beside_their_sources_only_where_no_run_takes_them_for_such(
+    videos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    monkeypatch.chdir(videos)
+    (videos / "a.mp4").unlink()
+    (videos / "b.mp4").rename("b.mov")
+    for source in (".", "*", "b*"):
+        assert cli("annotate", source, "-o", ".", "--model", tiny_model) == 1
+        assert f"inputs are looked for ({source})" in capsys.readouterr().err
+    assert [path.name for path in videos.iterdir()] == ["b.mov"]
+    assert cli("annotate", "*.mov", "-o", ".", "--model", tiny_model, "--json") == 0
+    assert cli("annotate", "*.mov", "-o", ".", "--model", tiny_model, "--json", "--resume") == 0
+    summaries = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [summary["earlier"] for summary in summaries] == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from rdlite import Detector
 from rdlite.image import load
 from tests.command import Printed, cli, command, lines, names
-from tests.conftest import ModelWriter, constant_model
+from tests.conftest import ModelWriter, constant_model, tiny_spec
 
 
 def test_copies_and_jsonl_are_written_and_a_bad_file_stops_nothing(
@@ -126,49 +126,6 @@ def test_links_do_not_lead_out_of_the_output_folder(
     assert not list(elsewhere.iterdir())
 
 
-def test_files_of_one_name_have_their_own_copies(
-    photos: Path, tiny_model: Path, tmp_path: Path
-) -> None:
-    sources = (photos / "a.png", photos / "more" / "a.png", photos / "a.png")
-    assert cli("detect", *sources, "-o", tmp_path / "out", "--model", tiny_model) == 0
-    assert names(tmp_path / "out") == ["a-2.png", "a.png", "detections.jsonl"]
-
-
-@pytest.mark.parametrize("pattern", ["**/*.png", "photos/**/*.png", "photos", "ph*", "./photos/"])
-def test_copies_lie_as_the_images_do(
-    pattern: str,
-    photos: Path,
-    tiny_model: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(photos.parent)
-    (photos / "bad.jpg").unlink()
-    assert cli("detect", pattern, "-o", "out", "--model", tiny_model) == 0
-    inside = "photos/" if pattern in ("**/*.png", "ph*") else ""
-    copies = [f"{inside}a.png", f"{inside}more/a.png"]
-    assert names(Path("out")) == sorted([*copies, "detections.jsonl"])
-
-
-@pytest.mark.parametrize("source", [".", "**/*.png", "*"])
-def test_a_second_run_leaves_the_output_of_the_first_out(
-    source: str, photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
-) -> None:
-    monkeypatch.chdir(photos)
-    (photos / "bad.jpg").unlink()
-    (photos / "notes.txt").unlink()
-    for extra in ((), ("--overwrite",)):
-        assert cli("detect", source, "-o", "out", "--model", tiny_model, "--json", *extra) == 0
-        assert json.loads(capsys.readouterr().out)["images"] == 2
-
-
-def test_a_folder_may_be_written_above(
-    photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(photos.parent)
-    assert cli("detect", "photos/more", "-o", ".", "--model", tiny_model) == 0
-    assert Path("a.png").exists() and Path("detections.jsonl").exists()
-
-
 @pytest.mark.parametrize(("kind", "name"), [("coco", "detections.json"), ("csv", "detections.csv")])
 def test_coco_and_csv(
     photos: Path, tiny_model: Path, tmp_path: Path, kind: str, name: str, capsys: Printed
@@ -191,6 +148,18 @@ def test_classes_by_index(photos: Path, tiny_model: Path, capsys: Printed) -> No
     arguments = ("detect", photos / "a.png", "-o", "-", "--model", tiny_model, "--classes", "0")
     assert cli(*arguments, "--json") == 0
     assert json.loads(capsys.readouterr().err)["detections"] == {"person": 1}
+
+
+def test_a_number_that_is_a_name_is_that_name(
+    photos: Path, write_model: ModelWriter, capsys: Printed
+) -> None:
+    model = write_model(spec=tiny_spec(names=("2", "0", "1", "12", "x")))
+    arguments = ("detect", photos / "a.png", "-o", "-", "--model", model, "--json", "--classes")
+    for classes, detections in {"2": {"2": 1}, "1,2": {"2": 1, "1": 1}, "12": {}, "4": {}}.items():
+        assert cli(*arguments, classes) == 0
+        assert json.loads(capsys.readouterr().err)["detections"] == detections
+    assert cli(*arguments, "7") == 1
+    assert "classes: an index must be from 0 to 4, got 7" in capsys.readouterr().err
 
 
 def test_standard_output_holds_the_detections_only(

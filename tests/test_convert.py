@@ -149,12 +149,12 @@ def test_a_source_is_never_replaced(tmp_path: Path) -> None:
     assert source.read_bytes() == before
 
 
-def video_results(folder: Path, **options: Any) -> Path:
+def video_results(folder: Path, step: int = 1, video: bytes = b"", **options: Any) -> Path:
     folder.mkdir(parents=True)
-    (folder / "clip.mp4").touch()
+    (folder / "clip.mp4").write_bytes(video)
     head = header(source=folder / "clip.mp4", **options)
     with open_sink("jsonl", folder / "clip.jsonl", header=head) as sink:
-        for number in range(2):
+        for number in range(0, 2 * step, step):
             sink.write(found(), frame=number, pts=number, time=number / 25)
     return folder / "clip.jsonl"
 
@@ -177,6 +177,45 @@ def test_several_files_become_one_and_their_videos_stay_apart(tmp_path: Path) ->
         (str(file.with_suffix(".mp4")), n) for file in files for n in range(2)
     ]
     assert (joined.source, joined.warnings()) == (None, [])
+
+
+def test_joined_files_say_of_all_lines_only_what_holds_for_all(tmp_path: Path) -> None:
+    with open_sink("jsonl", tmp_path / "a.jsonl", header=header(options={"conf": 0.3})) as sink:
+        sink.write(found(), image="a.jpg", place="a.jpg")
+    files = [tmp_path / "a.jsonl"]
+    for stride in (2, 2, 3):
+        options = {"stride": stride, "conf": 0.3}
+        folder = tmp_path / f"in-{len(files)}"
+        files.append(video_results(folder, stride, options=options))
+    for number, (group, options) in enumerate(
+        [
+            (files[:2], {"conf": 0.3}),
+            (files[1:3], {"stride": 2, "conf": 0.3}),
+            (files[1:], {"conf": 0.3}),
+        ]
+    ):
+        joined = tmp_path / f"joined-{number}.jsonl"
+        assert convert(group, "jsonl", joined).faults == []
+        assert open_results(joined).options == options
+        assert convert(joined, "csv", tmp_path / f"{number}.csv").faults == []
+
+
+def test_different_videos_of_one_name_are_not_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        files.append(video_results(Path("in"), video=name.encode() * len(files)).absolute())
+    with pytest.raises(ResultFileError) as caught:
+        convert(files, "coco", tmp_path / "a.json")
+    assert str(caught.value).startswith(
+        f"{files[0]} and {files[1]} are about different videos that both are named in/clip.mp4; "
+    )
+    assert not (tmp_path / "a.json").exists()
+    (tmp_path / "again.jsonl").write_bytes(files[0].read_bytes())
+    assert convert([files[0], tmp_path / "again.jsonl"], "csv", tmp_path / "a.csv").records == 4
 
 
 def test_files_of_other_classes_are_not_joined_and_other_options_are_told(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_bad_image_in_a_list_is_named(detector: Detector, squares: np.ndarray)
 
 
 def test_classes_keep_only_those_wanted(tiny_model: Path, squares: np.ndarray) -> None:
-    for classes in ("car", 2, ["car"], [2], ("dog", 2), np.array([2])):
+    for classes in ("car", 2, "2", ["car"], [2], ("dog", 2), np.array([2])):
         assert found_in(Detector(tiny_model, classes=classes)(squares)) == {"car": CAR}
     detector = Detector(tiny_model, classes=["car"])
     assert found_in(detector(squares, classes=["person", 2])).keys() == {"person", "car"}
@@ -132,6 +132,8 @@ def test_options_of_a_call_hold_for_that_call_only(detector: Detector, squares: 
         ({"classes": [1.5]}, "classes must be names or indices, got 1.5"),
         ({"classes": 1.5}, "classes must be names or indices, got float"),
         ({"classes": []}, "classes is empty"),
+        ({"classes": np.array(0)}, r"^classes must be names or indices, got array\(0\)$"),
+        ({"classes": "9" * 5000}, "the model has no class '999"),
     ],
 )
 def test_bad_options_are_refused_by_constructor_and_call(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,78 @@ def test_alpha_is_dropped_and_not_blended(alpha: int) -> None:
     rgba.putalpha(alpha)
     for source in (encode(rgba, "PNG"), rgba):
         np.testing.assert_array_equal(load(source), picture()[..., ::-1])
+
+
+def tiff(pixels: np.ndarray, order: str = "<", **changes: int) -> bytes:
+    """An uncompressed TIFF of `(H, W, C)`; `changes` are tags, "t338" being the kind of alpha."""
+    height, width, channels = pixels.shape
+    stored = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    kinds = {"u": 1, "i": 2, "f": 3}
+    tags = {
+        256: width,
+        257: height,
+        258: 8 * pixels.itemsize,
+        259: 1,
+        262: 2 if channels > 2 else 1,
+    }
+    tags |= {273: 0, 274: 1, 277: channels, 278: height, 279: len(stored)}
+    tags |= {339: kinds[pixels.dtype.kind]} | {
+        int(key[1:]): value for key, value in changes.items()
+    }
+    behind = 8 + 2 + 12 * len(tags) + 4
+    tags[273] = behind + 2 * 2 * channels
+    content, extra = struct.pack(order + "HIH", 42, 8, len(tags)), b""
+    for tag, value in sorted(tags.items()):
+        if tag in (258, 339) and channels > 2:
+            content += struct.pack(order + "HHII", tag, 3, channels, behind + len(extra))
+            extra += struct.pack(f"{order}{channels}H", *[value] * channels)
+        elif tag in (273, 279):
+            content += struct.pack(order + "HHII", tag, 4, 1, value)
+        else:
+            content += struct.pack(order + "HHIHH", tag, 3, 1, value, 0)
+    mark = b"II" if order == "<" else b"MM"
+    return mark + content + bytes(4) + extra.ljust(2 * 2 * channels, b"\0") + stored
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_alpha_of_a_tiff_is_dropped_however_it_is_stored(
+    dtype: Any, orientation: int, order: str
+) -> None:
+    opacity = np.full((32, 48, 1), 255)
+    opacity[:, 16:, :], opacity[:, 32:, :] = 128, 0
+    upright = np.rot90(picture()[..., ::-1], -1 if orientation == 6 else 0)
+    full = np.iinfo(dtype).max // 255
+    for alpha, rgb in {0: picture(), 1: picture() * (opacity / 255), 2: picture()}.items():
+        pixels = np.rint(np.dstack([rgb, opacity]) * full).astype(dtype)
+        result = load(tiff(pixels, order, t274=orientation, t338=alpha))
+        expected = upright
+        if alpha == 1:  # what is blended with nothing of it is black
+            seen = np.rot90(opacity, -1 if orientation == 6 else 0) > 0
+            expected = np.where(seen, upright, 0)
+        np.testing.assert_allclose(result, expected, atol=1 if alpha == 1 else 0)
+    for alpha in (0, 2):
+        gray = np.dstack([picture()[..., :1], opacity]).astype(np.uint8)
+        np.testing.assert_array_equal(load(tiff(gray, order, t338=alpha))[..., 0], gray[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [
+        ("f4", "32-bit floating-point numbers"),
+        ("f8", "64-bit floating-point numbers"),
+        ("i2", "16-bit signed whole numbers"),
+        ("u4", "32-bit whole numbers"),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tiff_pixels_without_a_fixed_range_are_refused(
+    channels: int, dtype: str, kind: str
+) -> None:
+    data = tiff(picture()[..., :channels].astype(dtype))
+    with pytest.raises(ImageError, match=f"its pixels are {kind}, and only .*; scale them to"):
+        load(data)
 
 
 def test_cmyk_is_close_to_rgb() -> None:

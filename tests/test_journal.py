@@ -83,7 +83,7 @@ def test_everything_from_a_damaged_line_on_is_done_again(tmp_path: Path, damage:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"options": {"conf": 0.3}}, r"\(conf was None, now 0.3\)"),
+        ({"options": {"conf": 0.3}}, r"\(conf was not recorded, now 0.3\)"),
         ({"names": ("person", "dog")}, r"names was \['person', 'traffic light'\], now"),
         ({"names": tuple("abcdefghijkl"), "category_ids": range(12)}, "other names"),
     ],
@@ -132,8 +132,10 @@ def test_a_journal_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 def test_differences_of_headers() -> None:
     old = {"schema": 1, "options": {"conf": 0.25, "iou": 0.5}, "source": "a.mp4"}
     new = {"schema": 1, "options": {"conf": 0.3, "iou": 0.5}, "stride": 2, "source": "b" * 50}
+    new |= {"video": {"crf": 23}}
     assert describe_difference(old, old) == ""
-    expected = "conf was 0.25, now 0.3, other source, stride was None, now 2"
+    expected = "conf was 0.25, now 0.3, other source, stride was not recorded, now 2, "
+    expected += "crf was not recorded, now 23"
     assert describe_difference(old, new) == expected
 
 

@@ -113,10 +113,11 @@ def test_the_old_folder_is_back_when_the_new_one_cannot_take_its_place(tmp_path:
     assert tree(tmp_path) == {"labels/a.txt": "old"}
 
 
-def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    PartialFile(tmp_path / "a.mp4").partial.write_text("left")
-    folder_of(tmp_path / "a.mp4", "left")
-    other = PartialFile(tmp_path / "a.mp4.jsonl").partial
+@pytest.mark.parametrize("name", ["a.mp4", "a" * 60 + ".mp4"])
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path, name: str) -> None:
+    PartialFile(tmp_path / name).partial.write_text("left")
+    folder_of(tmp_path / name, "left")
+    other = PartialFile(tmp_path / f"{name}.jsonl").partial
     other.write_text("in use")
-    remove_leftovers(tmp_path / "a.mp4")
+    remove_leftovers(tmp_path / name)
     assert list(tmp_path.iterdir()) == [other]

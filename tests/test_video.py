@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -102,7 +103,8 @@ def test_start_and_end_cut_at_the_exact_frame(tmp_path: Path, name: str) -> None
     assert numbers(path, start=5.01, end=5.2) == [126, 127, 128, 129]
     assert numbers(path, start=0.0, end=0.08) == [0, 1]
     assert numbers(path, start=7.9) == [198, 199]
-    assert numbers(path, start=60.0) == []
+    for late in (60.0, 1e17, 1e300):
+        assert numbers(path, start=late) == []
 
 
 def test_start_is_exact_where_the_file_has_no_index(tmp_path: Path) -> None:
@@ -249,6 +251,14 @@ def test_files_that_hold_no_video_are_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(VideoError, match=rf"{name}\.mp4"):
             VideoReader(tmp_path / f"{name}.mp4")
     assert open_files() == before
+
+
+def test_a_file_without_tracks_is_said_to_have_none(tmp_path: Path) -> None:
+    path = tmp_path / "bare.mp4"
+    movie = struct.pack(">I4s100x", 108, b"mvhd")
+    path.write_bytes(struct.pack(">I4s8xI4s", 16, b"ftyp", 8 + len(movie), b"moov") + movie)
+    with pytest.raises(VideoError, match=r"bare\.mp4 holds no video .*, nor any other track; make"):
+        VideoReader(path)
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,10 @@ def test_options_that_an_encoder_does_not_have_are_named() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"crf": 99, "preset": None}, "crf must be"),
+        ({"crf": 52, "preset": None}, "crf must be .* from 0 to 51 with libx264, got 52"),
+        ({"codec": "libx265", "crf": 60, "preset": None}, "from 0 to 51 with libx265, got 60"),
+        ({"codec": "libsvtav1", "crf": 64, "preset": None}, "from 0 to 63 with libsvtav1, got 64"),
+        ({"codec": ["libx264"], "crf": 23, "preset": None}, "codec=.* cannot be used"),
         ({"crf": 2.5, "preset": None}, "crf must be"),
         ({"crf": True, "preset": None}, "crf must be"),
         ({"crf": 23, "preset": "quick"}, f"preset must be None or one of {', '.join(PRESETS)}"),
@@ -164,6 +167,16 @@ def test_options_that_an_encoder_does_not_have_are_named() -> None:
 def test_impossible_options_are_refused(options: dict[str, Any], text: str) -> None:
     with pytest.raises(OptionError, match=text):
         check_encoding(**({"codec": "libx264"} | options))
+
+
+@pytest.mark.parametrize(
+    ("codec", "crf"), [("libx264", 51), ("libx265", 51), ("libsvtav1", 63), ("libvpx-vp9", 63)]
+)
+def test_every_crf_that_is_let_through_can_be_used(tmp_path: Path, codec: str, crf: int) -> None:
+    check_encoding(codec=codec, crf=crf, preset=None)
+    with PartWriter(tmp_path / "a.mp4", encoding(codec, crf=crf, preset=None)) as writer:
+        writer.write(picture(0), ticks=0)
+    assert len(frame_times(tmp_path / "a.mp4")) == 1
 
 
 @pytest.mark.parametrize("matrix", [1, 4, 5, 6, 7, 9])

@@ -37,6 +37,7 @@ class BatchJob:
     Attributes:
         inputs: What to work on, in the order of the results.
         folder: The output folder.
+        arguments: What was named to find the inputs; failures of that are told of anew.
         format: Of the detections, a key of `rdlite.sinks.FORMATS`.
         copies: Write annotated copies of the images.
         annotate: Write annotated copies of the videos.
@@ -49,6 +50,7 @@ class BatchJob:
 
     inputs: Sequence[Input]
     folder: Path
+    arguments: Sequence[str] = ()
     format: str = "jsonl"
     copies: bool = True
     annotate: bool = False

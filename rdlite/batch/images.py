@@ -14,6 +14,7 @@ from rdlite.errors import ImageError
 from rdlite.image import Bgr, load
 from rdlite.overlap import background, prefetch
 from rdlite.results import Detections
+from rdlite.storage.partial import hidden
 
 if TYPE_CHECKING:
     from rdlite.detector import Detector
@@ -178,7 +179,7 @@ def _write_copy(path: Path, picture: Bgr, folder: Path | None) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
     # Not a `PartialFile`: a killed run leaves this name, and the next one must use it again. And
     # waiting for the disk would take a tenth of the time of a detection.
-    partial = path.with_name(f".{path.name}.partial")
+    partial = hidden(path, "partial")
     try:
         partial.write_bytes(encoded.tobytes())
         os.replace(partial, path)

@@ -160,16 +160,18 @@ class Record:
             if "published" in entry:
                 self.published.add(entry["published"])
             for _, output in entry.get("begun", ()):
-                self._own(outputs.get(output))
+                self._take_place(outputs.get(output))
             if "input" in entry:
                 number = outputs.get(entry["output"])
-                self._own(number)
+                self._take_place(number)
                 if number is not None and number == paths.get(entry["input"]):
                     self._offsets[number] = offset
                 else:
                     self._others += 1
             offset += len(line)
 
-    def _own(self, number: int | None) -> None:
+    def _take_place(self, number: int | None) -> None:
+        # Whatever was made here before is not what lies here now, and may be another input's.
         if number is not None:
             self._owned[number] = 1
+            self._offsets[number] = -1

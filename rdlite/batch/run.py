@@ -9,12 +9,12 @@ again, and comes out the same.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rdlite.batch.failures import add_failure, forget_failures
 from rdlite.batch.feed import ERRORS, WORK, BatchJob, Done, Failed, Feed, Item
 from rdlite.batch.images import ImageResult, ImageTask
 from rdlite.batch.record import Record
@@ -111,24 +111,19 @@ class Batch:
         work.mkdir(exist_ok=True)
         stack.enter_context(Lock(work / "lock"))
         images, videos = self._counts
-        known = self._refuse_existing(work)
+        self._refuse_existing(work)
         if videos:  # first: where another command's videos are refused, nothing has been written
             options = {**versions(), "annotate": job.annotate, "format": job.format}
             self._videos = stack.enter_context(self._record("videos", options | dict(job.video)))
         if images:
             self._sink(overwrite=True).abort()  # what cannot work is said now
-            self._images = stack.enter_context(self._record("images", {}))
+            self._images = stack.enter_context(self._record("images", versions()))
             own = job.detections.name in self._images.published
             refuse_existing(job.detections, overwrite=job.overwrite or own)
-        if job.overwrite or (job.resume and known):  # otherwise it grows
-            (job.folder / ERRORS).unlink(missing_ok=True)
+        forget_failures(job.folder / ERRORS, (one.path for one in job.inputs), job.arguments)
 
-    def _refuse_existing(self, work: Path) -> bool:
-        """Raise before anything is written if a file would be replaced unasked.
-
-        Returns:
-            Whether a batch has been here before.
-        """
+    def _refuse_existing(self, work: Path) -> None:
+        """Raise before anything is written if a file would be replaced unasked."""
         job = self._job
         wanted = zip(("images", "videos"), self._counts, strict=True)
         paths = [work / f"{name}.jsonl" for name, count in wanted if count]
@@ -140,7 +135,6 @@ class Batch:
                 )
         if self._counts[0] and not paths[0].exists():
             refuse_existing(job.detections, overwrite=job.overwrite)
-        return any(work.glob("*.jsonl"))
 
     def _record(self, name: str, options: Mapping[str, Any]) -> Record:
         job = self._job
@@ -272,15 +266,8 @@ class Batch:
     def _fail(self, source: str | Path, error: str) -> None:
         self._totals.failed += 1
         self._listener.failed(os.fspath(source), error)
-        if not self._job.record:
-            return
-        path = self._job.folder / ERRORS
-        try:
-            with open(path, "a", encoding="utf-8") as file:
-                # ASCII, because a file's name need not be UTF-8.
-                file.write(json.dumps({"input": os.fspath(source), "error": error}) + "\n")
-        except OSError as problem:
-            raise OutputError(f"{path} cannot be written: {problem.strerror}") from problem
+        if self._job.record:
+            add_failure(self._job.folder / ERRORS, os.fspath(source), error)
 
     def _report_changes(self) -> None:
         for record in filter(None, (self._images, self._videos)):

@@ -144,15 +144,21 @@ class OpenVideo:
 def is_done(job: VideoJob, detector: Detector) -> bool:
     """Whether the outputs of a job are there and come from the same job.
 
-    Only JSON Lines say what they come from.
-
     Raises:
-        VideoError: They come from one with other settings.
+        VideoError: They come from one with other settings, or are not JSON Lines, which alone say
+            what they come from.
     """
-    if job.results is None or job.format != "jsonl" or job.folder.exists():
+    if job.results is None or job.folder.exists():
         return False
     if not all(path.exists() for path in job.outputs):
         return False
+    if job.format != "jsonl":
+        if job.overwrite:
+            return False
+        raise VideoError(
+            f"{' and '.join(map(str, job.outputs))} exist already, and {job.format} does not say "
+            "with which settings they were made; replace them (--overwrite), or give another -o"
+        )
     try:
         header = read_header(job.results)
     except ResultFileError:

@@ -53,6 +53,7 @@ def annotate(
     job = BatchJob(
         inputs=found.files,
         folder=folder,
+        arguments=sources,
         format=format,
         annotate=True,
         video={

@@ -194,7 +194,7 @@ def make_detector(
     nms: str = defaults.NMS,
     max_det: int = defaults.MAX_DET,
     threads: int = 1,
-    classes: list[str | int] | None = None,
+    classes: list[str] | None = None,
 ) -> Detector:
     """Return the detector that the options of a command line describe."""
     import cv2

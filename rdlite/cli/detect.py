@@ -51,6 +51,7 @@ def detect(
         images=True,
         video_ending=ending,
         outside=Path(os.devnull if to_stdout else output),
+        copies=images,
         reserved=(f"detections{ending}", "errors.jsonl"),
     )
     report = Report(found, quiet=quiet, json=json, out=sys.stderr if to_stdout else sys.stdout)
@@ -62,6 +63,7 @@ def detect(
     job = BatchJob(
         inputs=found.files,
         folder=Path(output),
+        arguments=sources,
         format=format,
         copies=images,
         video=video,

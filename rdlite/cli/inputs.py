@@ -8,11 +8,12 @@ import itertools
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from rdlite.errors import OptionError
 from rdlite.storage.outputs import Input
 from rdlite.wording import count
 
@@ -61,6 +62,7 @@ def find(
     images: bool,
     video_ending: str,
     outside: Path,
+    copies: bool = True,
     reserved: Iterable[str] = (),
 ) -> Found:
     """List the files that arguments name.
@@ -76,19 +78,32 @@ def find(
         video_ending: What the name of a video's output ends in.
         outside: Where the output goes. What lies in it is not taken from a folder or pattern
             that reaches above it, so that a second run does not work on the output of the first.
+        copies: Copies of images are written there.
         reserved: Names in the output folder that no output of an input may have.
+
+    Raises:
+        OptionError: The output goes where a folder or pattern would find it.
     """
     endings = {**(IMAGES if images else {}), **dict.fromkeys(VIDEOS, video_ending)}
+    other = next(iter(endings.values()))
+    again = {end for end in endings.values() if end in endings and (copies or end in VIDEOS)}
+
+    def comes_back(place: str, wanted: str) -> bool:
+        """Whether the output of a file there is looked for where this ending, or "", is wanted."""
+        ending = endings.get(_suffix(place), other)
+        return ending in again and (wanted not in endings or wanted == ending)
+
     found = Found()
     places: dict[str, str] = {}
+    folders = _Folders()
     for source in sources:
-        matches, reason = _matches(source, endings, outside, found)
+        matches, reason = _matches(source, endings, outside, comes_back, found)
         if not matches:
             found.failed.append((source, f"{source or 'an empty argument'}: {reason}"))
         for path, place in matches.items():
-            places.setdefault(path, place)
+            folder, name = os.path.split(path)
+            places.setdefault(os.path.join(folders.first_name(folder), name), place)
     names = _Names(reserved)
-    other = next(iter(endings.values()))
     outputs: dict[str, str] = {}
     for renamed in (False, True):  # of clip.mov and clip.mp4, the second is to keep its name
         for path, place in places.items():
@@ -105,13 +120,18 @@ def find(
 
 
 def _matches(
-    source: str, suffixes: Container[str], outside: Path, found: Found
+    source: str,
+    suffixes: Container[str],
+    outside: Path,
+    comes_back: Callable[[str, str], bool],
+    found: Found,
 ) -> tuple[dict[str, str], str]:
     """Return files with their places, and the sentence for when there are none."""
     path = Path(source)
     if source and path.is_dir():
-        files = _below(path, suffixes, found)
-        return _places(files, path, outside), "no file in this folder has a fitting ending"
+        places = _places(_below(path, suffixes, found), path, outside)
+        _check_apart(source, path, outside, places, lambda place: comes_back(place, ""))
+        return places, "no file in this folder has a fitting ending"
     if source and path.exists():
         return {str(path): path.name}, ""
     if not glob.has_magic(source):
@@ -121,7 +141,9 @@ def _matches(
     files = itertools.chain.from_iterable(
         _below(match, suffixes, found) if match.is_dir() else [str(match)] for match in matches
     )
-    return _places(files, root, outside), "no file matches this pattern"
+    places = _places(files, root, outside)
+    _check_apart(source, root, outside, places, lambda at: comes_back(at, _suffix(source)))
+    return places, "no file matches this pattern"
 
 
 def _below(folder: Path, suffixes: Container[str], found: Found) -> Iterator[str]:
@@ -155,6 +177,25 @@ def _places(files: Iterator[str], root: Path, outside: Path) -> dict[str, str]:
     return {p: at for p, at in places.items() if at != skipped and not at.startswith(below)}
 
 
+def _check_apart(
+    source: str,
+    root: Path,
+    outside: Path,
+    places: Mapping[str, str],
+    comes_back: Callable[[str], bool],
+) -> None:
+    """Raise if the next run would find the outputs of this one where it looks for inputs."""
+    top, output = Path(os.path.realpath(root)), Path(os.path.realpath(outside))
+    if not top.is_relative_to(output):
+        return
+    below = _prefix(top.relative_to(output))
+    if any(place.startswith(below) and comes_back(place) for place in places.values()):
+        raise OptionError(
+            f"outputs in {outside} would lie where inputs are looked for ({source}), and the next "
+            "run would take them for such; use another -o"
+        )
+
+
 def _prefix(folder: Path) -> str:
     """Return what the names of files in a folder begin with."""
     return os.path.join("" if folder == Path() else folder, "")
@@ -166,14 +207,25 @@ def _suffix(name: str) -> str:
 
 def _own_places(matches: list[str], found: Found) -> Iterator[str]:
     """Leave out what a pattern finds again through a folder that is a link."""
-    real = functools.lru_cache(1000)(os.path.realpath)
-    names: dict[str, str] = {}  # by the real path of a folder, the first name that it came under
+    folders = _Folders()
     for match in matches:
         folder = os.path.dirname(match)
-        if names.setdefault(real(folder), folder) == folder:
+        if folders.first_name(folder) == folder:
             yield match
         elif folder not in found.links:
             found.links.append(folder)
+
+
+class _Folders:
+    """Gives every folder one name, though it is also named through a link, or from elsewhere."""
+
+    def __init__(self) -> None:
+        self._real = functools.lru_cache(1000)(os.path.realpath)
+        self._names: dict[str, str] = {}
+
+    def first_name(self, folder: str) -> str:
+        """Return the name under which a folder came first."""
+        return self._names.setdefault(self._real(folder), folder)
 
 
 class _Names:

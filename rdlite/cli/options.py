@@ -163,7 +163,8 @@ def add_detection(
             "--classes",
             type=_classes,
             metavar="NAMES",
-            help="names or class_ids, separated by commas: 'person,traffic light' (default: all)",
+            help="names or class_ids, separated by commas: 'person,traffic light'; what is one of "
+            "the model's names is that name, also a number (default: all)",
         )
     group.add_argument(
         "--threads",
@@ -243,11 +244,11 @@ def add_output(command: argparse.ArgumentParser, *, files: bool = True) -> None:
     group.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
-def _classes(text: str) -> list[str | int]:
+def _classes(text: str) -> list[str]:
     parts = [part for part in map(str.strip, text.split(",")) if part]
     if not parts:
         raise argparse.ArgumentTypeError(f"must name a class or several, got {text!r}")
-    return [int(part) if part.isdecimal() else part for part in parts]
+    return parts
 
 
 def _workers(text: str) -> int | None:

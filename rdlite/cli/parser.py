@@ -167,7 +167,8 @@ def _add_annotate(commands: Any) -> None:
         type=int,
         default=23,
         metavar="N",
-        help="quality, lower is better and larger (default: %(default)s)",
+        help="quality, lower is better and larger, up to 51 in H.264 and HEVC, 63 in AV1 and VP9 "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--preset",

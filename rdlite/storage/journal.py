@@ -210,15 +210,16 @@ def describe_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         was, now = old.get(key), new.get(key)
         if was == now:
             continue
-        if isinstance(was, Mapping) and isinstance(now, Mapping):
-            differences.append(describe_difference(was, now))
+        if isinstance(was, Mapping | None) and isinstance(now, Mapping | None):
+            differences.append(describe_difference(was or {}, now or {}))
         elif key == "model_sha256":
             differences.append(f"model was {_model(was)}, now {_model(now)}")
         elif max(len(repr(was)), len(repr(now))) > _SHORT:
             differences.append(f"other {key}")
         else:
-            differences.append(f"{key} was {was!r}, now {now!r}")
-    return ", ".join(differences)
+            then, at_last = (repr(h[key]) if key in h else "not recorded" for h in (old, new))
+            differences.append(f"{key} was {then}, now {at_last}")
+    return ", ".join(filter(None, differences))
 
 
 def _model(sha256: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import itertools
 import os
 import shutil
@@ -15,7 +16,7 @@ from typing import Self
 from rdlite.errors import OptionError, RdliteError
 
 _COUNTER = itertools.count()  # so that two writers of one process never share a file
-_NAME_SHOWN = 50  # characters; the rest of a long name would make the partial one too long
+_NAME_SHOWN = 50  # characters; the rest of a long name would make the hidden one too long
 
 
 class PartialFile:
@@ -28,7 +29,7 @@ class PartialFile:
 
     Attributes:
         path: The final name.
-        partial: The name to write to, in the same directory: ".<name>.partial-<number><suffix>".
+        partial: The name to write to, in the same directory; see `hidden`.
 
     Raises:
         RdliteError: The file exists and `overwrite` is False, or its directory is missing.
@@ -89,7 +90,7 @@ class PartialFolder:
 
     Attributes:
         path: The final name.
-        partial: The empty folder to fill, in the same directory: ".<name>.partial-<number>".
+        partial: The empty folder to fill, in the same directory; see `hidden`.
 
     Raises:
         OptionError: The folder exists and `overwrite` is False or it holds other files, or it
@@ -154,11 +155,20 @@ class PartialFolder:
         return True
 
 
+def hidden(path: Path, kind: str) -> Path:
+    """Return the place of what is kept beside a file while it is made: ".<name>.<kind>".
+
+    Of a long name there is only the beginning, and a hash that stands for all of it.
+    """
+    name = path.name
+    if len(name) > _NAME_SHOWN:
+        name = f"{name[:_NAME_SHOWN]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}"
+    return path.with_name(f".{name}.{kind}")
+
+
 def remove_leftovers(path: Path) -> None:
     """Remove what killed processes left of a file or folder that nobody writes at the moment."""
-    if len(path.name) > _NAME_SHOWN:
-        return  # others share the beginning of such a name
-    for old in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
+    for old in path.parent.glob(f"{glob.escape(hidden(path, 'partial').name)}-*"):
         if old.is_dir():
             shutil.rmtree(old)
         else:
@@ -223,8 +233,7 @@ def _check_free(path: Path, overwrite: bool, error: type[RdliteError]) -> None:
 
 
 def _partial(path: Path, suffix: str = "") -> Path:
-    number = f"{os.getpid()}-{next(_COUNTER)}"
-    return path.with_name(f".{path.name[:_NAME_SHOWN]}.partial-{number}{suffix}")
+    return hidden(path, f"partial-{os.getpid()}-{next(_COUNTER)}{suffix}")
 
 
 def _unwritable(path: Path, problem: OSError) -> str:

@@ -18,7 +18,7 @@ from rdlite.sinks import open_sink
 from rdlite.sinks.base import STDOUT
 from rdlite.storage.journal import describe_difference, dump_line, jsonl_header
 from rdlite.storage.lock import Lock
-from rdlite.storage.partial import PartialFile, remove_leftovers
+from rdlite.storage.partial import PartialFile, hidden, remove_leftovers
 from rdlite.video.plan import Part, VideoPlan, plan_video
 from rdlite.video.reader import check_range
 from rdlite.video.writer import check_encoding
@@ -78,11 +78,11 @@ class VideoJob:
 
     @property
     def folder(self) -> Path:
-        """Where the parts are kept until they are joined: ".<name>.rdlite" beside the output."""
+        """Where the parts are kept until they are joined: `hidden` beside the output."""
         output = self.video or self.results
         if output is None:
             raise OptionError("there is nothing to write; name a video or a file of detections")
-        return output.with_name(f".{output.name}.rdlite")
+        return hidden(output, "rdlite")
 
     def part_path(self, part: Part, ending: str) -> Path:
         """Return where a part is kept: ".mp4", ".jsonl", and last of all ".json", its counts."""
@@ -103,14 +103,7 @@ class VideoJob:
 
     def settings(self, header: Mapping[str, Any]) -> dict[str, Any]:
         """Return all that the parts depend on, as JSON gives it back."""
-        encoder = {
-            "codec": self.codec,
-            "crf": self.crf,
-            "preset": self.preset,
-            "encoder_threads": self.encoder_threads,
-        }
-        parts = {**versions(), "video": encoder if self.video else None}
-        settings: dict[str, Any] = json.loads(dump_line({**header, **parts}))
+        settings: dict[str, Any] = json.loads(dump_line({**header, **versions()}))
         return settings
 
 
@@ -167,22 +160,24 @@ def open_job(job: VideoJob, detector: Detector) -> Iterator[OpenJob]:
 
 
 def job_header(job: VideoJob, detector: Detector) -> dict[str, Any]:
-    """Return the first line of a JSON Lines file of a job: all that its other lines depend on."""
+    """Return the first line of a JSON Lines file of a job: all that its outputs depend on."""
     chosen = {name: plain(value) for name, value in job.options.items()}
     where = {"stride": job.stride, "start": job.start, "end": job.end}
-    return jsonl_header(
+    encoding = ("codec", "crf", "preset", "encoder_threads", "audio") if job.video else ()
+    header = jsonl_header(
         detector.model_sha256,
         names=detector.names,
         category_ids=detector.category_ids,
         source=job.source,
         options={**where, **detector.options, **chosen},
     )
+    return header | ({"video": {name: getattr(job, name) for name in encoding}} if encoding else {})
 
 
 def versions() -> dict[str, str]:
     """Return the versions of all that pixels and boxes may depend on.
 
-    Parts of a video that two versions have made would not be those of one run.
+    Parts of a video, or images, that two versions have made would not be those of one run.
     """
     import av
     import cv2
@@ -194,7 +189,7 @@ def versions() -> dict[str, str]:
 
 def lock_path(output: Path) -> Path:
     """Return the lock file that whoever writes an output holds."""
-    return output.with_name(f".{output.name}.lock")
+    return hidden(output, "lock")
 
 
 def clean(job: VideoJob) -> None:
@@ -247,9 +242,8 @@ def _prepare_folder(job: VideoJob, header: Mapping[str, Any]) -> None:
             return
         if not job.overwrite:
             raise VideoError(
-                f"{job.folder.parent / job.folder.name[1:].removesuffix('.rdlite')} was begun "
-                f"with other settings ({difference}); give the same ones to go on with it, or "
-                "overwrite it (--overwrite)"
+                f"{job.video or job.results} was begun with other settings ({difference}); give "
+                "the same ones to go on with it, or overwrite it (--overwrite)"
             )
     made = len(list(job.folder.glob("part-*.json"))) if job.folder.is_dir() else 0
     if made and not job.overwrite:

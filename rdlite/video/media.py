@@ -178,8 +178,9 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
         # Cover art is stored as a video of one picture.
         if stream.codec_context and not stream.disposition & Disposition.attached_pic:
             return stream
-    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-    raise VideoError(f"{path} holds no video that can be decoded, only {kinds}")
+    kinds = ", ".join(sorted({stream.type for stream in container.streams}))
+    others = f"only {kinds}" if kinds else "nor any other track; make it anew from its source"
+    raise VideoError(f"{path} holds no video that can be decoded, {others}")
 
 
 def declared_seconds(container: InputContainer, stream: VideoStream) -> float:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 # Containers that state a duration in their header and do not fail when they end early.
 _DECLARE_DURATION = ("matroska", "avi")
 _FAR = 16  # frames, more than any are stored out of order
+_LATEST = (1 << 63) - 1  # the highest tick that FFmpeg can be told
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -251,7 +252,7 @@ class VideoReader:
         if target <= (self.stream.start_time or 0):
             return False
         try:
-            self._container.seek(target, stream=self.stream)
+            self._container.seek(min(target, _LATEST), stream=self.stream)
         except av.error.FFmpegError:
             self._restart()
             return False

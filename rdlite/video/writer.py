@@ -31,7 +31,7 @@ PRESETS: Final = (
 )
 """What `preset` may be, fastest first."""
 
-_CRF_ENCODERS = ("libx264", "libx265", "libsvtav1", "libaom-av1", "libvpx-vp9")
+_MOST_CRF = {"libx264": 51, "libx265": 51, "libsvtav1": 63, "libaom-av1": 63, "libvpx-vp9": 63}
 _PRESET_ENCODERS = ("libx264", "libx265")
 _LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG, which players take for granted in H.264
 _AVX512 = 13  # CV_CPU_AVX_512F
@@ -61,7 +61,8 @@ class Encoding:
         sample_aspect_ratio: Width to height of one pixel.
         colors: `AVColorSpace`, `AVColorPrimaries` and `AVColorTransferCharacteristic` numbers.
         codec: FFmpeg encoder.
-        crf: Constant rate factor, lower is better and larger; None is the encoder's own.
+        crf: Constant rate factor, lower is better and larger, from 0 to 51 (libx264, libx265) or 63
+            (AV1, VP9); None is the encoder's own.
         preset: One of `PRESETS`, for libx264 and libx265; None is the encoder's own.
         threads: Threads of the encoder.
     """
@@ -119,7 +120,7 @@ class Encoding:
         """Return one sentence for each option that the encoder does not have."""
         sentences = {
             f"{self.codec} has no constant rate factor; crf was not used.": self.crf is not None
-            and self.codec not in _CRF_ENCODERS,
+            and self.codec not in _MOST_CRF,
             f"{self.codec} has no such presets; preset was not used.": self.preset is not None
             and self.codec not in _PRESET_ENCODERS,
         }
@@ -341,12 +342,14 @@ def check_encoding(*, codec: str, crf: Any, preset: Any) -> None:
     """Raise `OptionError` if an encoder, a quality or a preset is none."""
     import av
 
-    if crf is not None and (type(crf) is not int or not 0 <= crf <= 63):
-        raise OptionError(f"crf must be a whole number from 0 to 63 or None, got {crf!r}")
-    if preset is not None and preset not in PRESETS:
-        raise OptionError(f"preset must be None or one of {', '.join(PRESETS)}, got {preset!r}")
     with av.open(io.BytesIO(), "w", format="mp4") as nowhere:
         _add_stream(nowhere, codec, Fraction(25), {})
+    most = _MOST_CRF.get(codec, max(_MOST_CRF.values()))
+    if crf is not None and (type(crf) is not int or not 0 <= crf <= most):
+        text = f"crf must be None or a whole number from 0 to {most} with {codec}, got {crf!r}"
+        raise OptionError(text)
+    if preset is not None and preset not in PRESETS:
+        raise OptionError(f"preset must be None or one of {', '.join(PRESETS)}, got {preset!r}")
 
 
 def _add_stream(

@@ -1,5 +1,6 @@
 """Many inputs: nothing is lost, nothing is done twice, and one bad input stops nothing."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -134,6 +135,39 @@ def test_a_copy_that_another_image_has_now_is_not_taken_for_ours(
     assert content(out) == content(fresh)
 
 
+def test_a_video_whose_place_another_one_had_meanwhile_is_done_again(
+    detector: Counting, tmp_path: Path
+) -> None:
+    folder, out, fresh = tmp_path / "videos", tmp_path / "out", tmp_path / "fresh"
+    folder.mkdir()
+    clip(folder / "x.mp4", 5)
+    run(job(folder, out), detector)
+    clip(folder / "x.mkv", 9)  # comes first, and gets the name x.jsonl
+    run(job(folder, out, resume=True), detector)
+    (folder / "x.mkv").unlink()
+    assert run(job(folder, out, resume=True), detector).earlier == 0
+    run(job(folder, fresh), detector)
+    assert (out / "x.jsonl").read_bytes() == (fresh / "x.jsonl").read_bytes()
+
+
+def test_a_video_that_was_begun_anew_is_done_again_though_the_old_one_came_back(
+    detector: Counting, tmp_path: Path
+) -> None:
+    folder, out, old = tmp_path / "videos", tmp_path / "out", clip(tmp_path / "old.mp4", 5)
+    folder.mkdir()
+    shutil.copy2(old, folder / "x.mp4")
+    run(job(folder, out), detector)
+    expected, record = content(out), out / ".rdlite" / "videos.jsonl"
+    clip(folder / "x.mp4", 9)
+    run(job(folder, out, resume=True), detector)
+    header, *entries = record.read_text().splitlines(keepends=True)
+    assert "begun" in entries[-2]
+    record.write_text("".join([header, *entries[:-1]]))  # killed before the entry
+    shutil.copy2(old, folder / "x.mp4")
+    run(job(folder, out, resume=True), detector)
+    assert content(out) == expected
+
+
 def test_other_options_are_refused_by_name(
     photos: Path, tiny_model: Path, detector: Counting, tmp_path: Path
 ) -> None:
@@ -144,6 +178,27 @@ def test_other_options_are_refused_by_name(
         run(job(photos, out, resume=True), other)
     assert run(job(photos, out, resume=True, overwrite=True), other).earlier == 0
     assert lines(out / "detections.jsonl")[0]["options"]["conf"] == 0.5
+
+
+@pytest.mark.parametrize("then", ["4.0.1", None])
+def test_other_versions_are_refused_by_name(
+    then: str | None, photos: Path, detector: Counting, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    clip(photos / "clip.mp4", 3)
+    run(job(photos, out), detector)
+    for kind in ("images", "videos"):
+        record = out / ".rdlite" / f"{kind}.jsonl"
+        whole = record.read_text()
+        header = json.loads(whole.splitlines()[0])
+        now = header["options"].pop("opencv")
+        header["options"] |= {"opencv": then} if then else {}
+        record.write_text("\n".join([json.dumps(header), *whole.splitlines()[1:], ""]))
+        was = repr(then) if then else "not recorded"
+        with pytest.raises(OptionError, match=rf"\(opencv was {was}, now '{now}'\)"):
+            run(job(photos, out, resume=True), detector)
+        record.write_text(whole)
+    assert run(job(photos, out, resume=True), detector).earlier == 4
 
 
 def test_a_video_that_changes_between_two_runs_is_begun_anew(

@@ -51,6 +51,56 @@ def test_one_video_that_cannot_be_joined_does_not_stop_the_others(
     assert entry["input"].endswith("b.mp4")
 
 
+def test_failures_stay_listed_until_what_they_are_about_is_tried_again(
+    folder: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad/more").mkdir(parents=True)
+    for name in ("bad/x.jpg", "bad/more/y.jpg", "lone.jpg"):
+        Path(name).write_text("this is no image")
+
+    def failures(*arguments: str) -> list[str]:
+        cli("detect", *arguments, "-o", "out", "--no-images", "--model", tiny_model)
+        if not Path("out/errors.jsonl").exists():
+            return []
+        return [line["input"] for line in lines(Path("out/errors.jsonl"))]
+
+    every = ["gone.png", "*.gif", "bad/x.jpg", "bad/more/y.jpg", "lone.jpg"]
+    assert failures("bad", "gone.png", "*.gif", "lone.jpg", "in") == every
+    before = Path("out/errors.jsonl").read_bytes()
+    assert failures("in", "--resume") == every
+    assert Path("out/errors.jsonl").read_bytes() == before
+    Path("bad/x.jpg").unlink()
+    assert failures(str(tmp_path / "bad"), "in", "--resume") == [
+        "gone.png", "*.gif", "lone.jpg", str(tmp_path / "bad/more/y.jpg"),
+    ]  # fmt: skip
+    shutil.copy("in/a.png", "gone.png")
+    assert failures("gone.png", "bad/*/*", "--resume") == ["*.gif", "lone.jpg", "bad/more/y.jpg"]
+    assert failures("in", "lone.jpg", "--overwrite") == ["*.gif", "bad/more/y.jpg", "lone.jpg"]
+    shutil.copy("in/a.png", "b.gif")
+    for name in ("bad/more/y.jpg", "lone.jpg"):
+        shutil.copy("in/a.png", name)
+    assert failures("*.gif", "bad", "lone.jpg", "--resume") == []
+
+
+@pytest.mark.parametrize("stem", ["漢" * 82, "a" * 247])
+def test_the_longest_names_that_a_file_can_have_are_taken(
+    stem: str, squares: np.ndarray, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder, out, copies = tmp_path / "long", tmp_path / "out", tmp_path / "copies"
+    folder.mkdir()
+    # Alike but for their ends, so that what is kept beside one may not be taken for another's.
+    stems = [stem, f"{stem[:-1]}b"]
+    for name in stems:
+        cv2.imwrite(str(folder / f"{name}.png"), squares)
+        clip(folder / f"{name}.mov", 3)
+    assert cli("detect", folder, "-o", copies, "--model", tiny_model) == 0
+    assert {f"{name}.png" for name in stems} < {path.name for path in copies.iterdir()}
+    assert cli("annotate", folder, "-o", out, "--model", tiny_model, "--workers", 2) == 0
+    whole = {f"{name}{ending}" for name in stems for ending in (".mp4", ".jsonl")}
+    assert {path.name for path in out.iterdir()} == whole | {".rdlite"}
+
+
 def test_a_part_that_is_torn_is_made_again(tiny_model: Path, tmp_path: Path) -> None:
     source = clip(tmp_path / "a.mp4", 600, options={"g": "50"})
     arguments = ("annotate", source, "-o", tmp_path / "out.mp4", "--model", tiny_model)

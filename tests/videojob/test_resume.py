@@ -30,7 +30,7 @@ def interrupted(source: Path, folder: Path, **options: Any) -> None:
     ("changes", "text"),
     [
         ({"stride": 2}, "stride was 1, now 2"),
-        ({"conf": 0.7}, "conf was None, now 0.7"),
+        ({"conf": 0.7}, "conf was not recorded, now 0.7"),
         ({"preset": "faster"}, "preset was 'veryfast', now 'faster'"),
     ],
 )
