@@ -185,9 +185,9 @@ def test_what_is_no_teacher_is_refused_with_what_is_wanted(
     (tmp_path / "empty").mkdir()
     wanted = {
         str(teacher_file): r"; another detector than RefineDetLite needs --mimic-features$",
-        str(tmp_path / "absent.onnx"): r"there is no .*absent\.onnx",
+        str(tmp_path / "absent.onnx"): r"no weights at .*absent\.onnx",
         str(tmp_path / "notes.md"): r"notes\.md is no weights file; wanted one of kind",
-        str(tmp_path / "empty"): r"empty holds no checkpoint\.pt",
+        str(tmp_path / "empty"): r"no weights at .*empty.checkpoint\.pt",
         "int8": r"holds int8 weights; give the model it was made from$",
     }
     for name, reason in wanted.items():
