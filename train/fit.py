@@ -79,33 +79,41 @@ def finish(trainer: Trainer) -> dict[str, EvalResult]:
         nms=nms,
         overwrite=True,
     )
-    if validation and _comparable(config, trainer.dataset.coco.names):
-        for name, start in measure(config.init, [validation], nms=nms).items():
-            _compare_with_start(config.init, start, results[name])
     content = {name: result.to_dict() for name, result in results.items()}
     (out / RESULTS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if validation and config.init:
+        _measure_start(trainer, validation, results, nms=nms)
     if not validation:
         print("no AP: no image was held out; give --val with annotations to measure it")
     print(f'open it with rdlite.Detector("{out / MODEL}")')
     return results
 
 
-def _comparable(config: TrainConfig, names: Sequence[str]) -> bool:
-    """Whether a run began from a detector of all its classes and of its architecture."""
-    if not config.init:
-        return False
+def _measure_start(
+    trainer: Trainer, validation: Sequence[str], results: Mapping[str, EvalResult], *, nms: str
+) -> None:
+    """Print the AP of what a run began from, if that is a detector of the same classes and kind."""
+    config = trainer.config
+    init, names = str(config.init), trainer.dataset.coco.names
     try:
-        start = read_weights(config.init)
-    except RdliteError:  # a run may go on after that was deleted
-        print(f"the weights that this run began from are no longer at {config.init}: not measured")
-        return False
-    if start.names is None or None in match_classes(names, start.names):
-        return False
-    built = architecture_of(start.tensors)
-    return all(getattr(config, option) == value for option, value in built.items())
-
-
-def _compare_with_start(init: str, start: EvalResult, now: EvalResult) -> None:
-    print(f"its start, {init}: AP {100 * start.ap:.1f}, AP50 {100 * start.ap50:.1f}")
-    if now.ap < start.ap:
-        print("training made it worse: train longer or with a lower --lr, or keep the start")
+        start = read_weights(init)
+        built = architecture_of(start.tensors)
+        if (
+            start.names is None
+            or None in match_classes(names, start.names)
+            or not built
+            or any(getattr(config, option) != value for option, value in built.items())
+        ):
+            return
+        measured = measure(init, [validation], nms=nms)
+    except RdliteError as error:  # a run may go on after that was deleted
+        print(f"its start was not measured: {error}")
+        return
+    side = f", with an input of {start.resolution} pixels" if start.resolution else ""
+    for name, before in measured.items():
+        print(f"its start, {init}{side}: AP {100 * before.ap:.1f}, AP50 {100 * before.ap50:.1f}")
+        if results[name].ap < before.ap:
+            print(
+                "the run ended below its start; where that is no chance and the start has not "
+                "seen these images, train longer or with a lower --lr"
+            )

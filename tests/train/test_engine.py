@@ -167,8 +167,9 @@ def test_the_command_line_trains_measures_and_exports_a_detector_that_works(
     ruin = {"init": run.out, "out": tmp_path / "ruin", "val": val, "lr": 0.1, "epochs": 1}
     assert main(["fit", *arguments, *(f"--{k}={v}" for k, v in ruin.items())]) == 0
     printed = capsys.readouterr().out
-    assert f"its start, {run.out}: AP {100 * measured.ap:.1f}, " in printed
-    assert "training made it worse" in printed
+    start = f"its start, {run.out}, with an input of 128 pixels: AP {100 * measured.ap:.1f}, "
+    assert start in printed
+    assert "the run ended below its start" in printed
     rows = (tmp_path / "ruin" / "log.jsonl").read_text().splitlines()
     assert [json.loads(row)["step"] for row in rows] == [
         3
