@@ -189,8 +189,9 @@ def _check_videos(results: list[ResultFile]) -> None:
         other = videos.setdefault(os.path.normpath(one.source), one)
         if any(one.header.get(key) != other.header.get(key) for key in _VERSION):
             raise ResultFileError(
-                f"{other.path} and {one.path} are about different videos that both are named "
-                f"{one.source}; give each an output of its own, or detect again with full paths"
+                f"{other.path} and {one.path} are about files of another size or time that both "
+                f"are named {one.source}; give each an output of its own, or rename one and detect "
+                "again"
             )
 
 

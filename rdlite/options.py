@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -128,12 +129,11 @@ def _class_index(item: Any, names: Sequence[str]) -> int:
     if isinstance(item, str):
         if item in names:
             return names.index(item)
-        try:
-            item = int(item)
-        except ValueError:
+        if not re.fullmatch(r"[0-9]{1,9}", item):
             near = difflib.get_close_matches(item.lower(), names, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"it knows {', '.join(names)}"
-            raise OptionError(f"classes: the model has no class {item!r}; {hint}") from None
+            raise OptionError(f"classes: the model has no class {item!r}; {hint}")
+        item = int(item)
     if not isinstance(item, numbers.Integral) or isinstance(item, bool):
         raise OptionError(f"classes must be names or indices, got {item!r}")
     index = int(item)

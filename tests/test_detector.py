@@ -127,6 +127,7 @@ def test_options_of_a_call_hold_for_that_call_only(detector: Detector, squares: 
         ({"classes": "persn"}, "no class 'persn'; did you mean person?"),
         ({"classes": ["car", "zebra"]}, "no class 'zebra'; it knows person, bicycle, car"),
         ({"classes": ["Dog"]}, "no class 'Dog'; did you mean dog?"),
+        ({"classes": "1_0"}, "no class '1_0'"),
         ({"classes": 5}, "an index must be from 0 to 4, got 5"),
         ({"classes": [-1]}, "an index must be from 0 to 4, got -1"),
         ({"classes": [1.5]}, "classes must be names or indices, got 1.5"),

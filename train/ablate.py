@@ -115,7 +115,7 @@ def _times(finished: Sequence[Run]) -> dict[str, float]:
         return {}
     from rdlite import Detector
     from rdlite.bench import bench, synthetic_image
-    from train.fit import MODEL
+    from train.checkpoint import MODEL
 
     detectors = {
         run.row: Detector(
@@ -253,7 +253,7 @@ def _measured(run: Run, results: Mapping[str, EvalResult]) -> Record:
     """The record of a finished run, from what `train.fit.fit` returned."""
     from rdlite.session import Session
     from train.build import build_model
-    from train.fit import MODEL
+    from train.checkpoint import MODEL
 
     if not results:
         raise OptionError("no image was held out to measure AP on; give --val")

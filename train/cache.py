@@ -151,7 +151,7 @@ def _check_space(folder: Path, entries: Entries, max_side: int) -> None:
     if needed > free:
         raise DataError(
             f"the decoded images need {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB; "
-            "give another cache folder or a smaller cache size"
+            "give another --cache folder, or a smaller --resolution"
         )
 
 

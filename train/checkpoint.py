@@ -19,6 +19,9 @@ from rdlite.registry import find, shipped
 from train.config import RunConfig
 
 CHECKPOINT = "checkpoint.pt"
+MODEL = "model.onnx"
+"""What `fit` calls the model file of a run, in the run's folder."""
+
 SETTINGS = "settings.json"
 MAY_CHANGE = (
     "out",
@@ -65,10 +68,13 @@ def load_checkpoint(run: str | Path) -> dict[str, Any]:
         raise OptionError(f"{run} holds no {CHECKPOINT}; give the --out folder of a training run")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, LookupError, EOFError, ValueError, pickle.UnpicklingError) as e:
+        reason = str(e).partition("\n")[0]  # PyTorch goes on for a page
         raise OptionError(
-            f"{path} cannot be read ({error}); give a sound checkpoint or another --out"
-        ) from error
+            f"{path} cannot be read ({reason}); give a sound checkpoint or another --out"
+        ) from e
+    if not isinstance(state, dict) or not {"ema", "config", "names"} <= state.keys():
+        raise OptionError(f"{path} is no checkpoint of `python -m train fit` or `pretrain`")
     return state
 
 

@@ -124,7 +124,8 @@ def load_coco(
     )
 
 
-def _is_region(annotation: dict[str, Any], min_score: float | None) -> bool:
+def is_region(annotation: dict[str, Any], min_score: float | None) -> bool:
+    """Whether a box is an ignore region; arguments as for `load_coco`."""
     if min_score is None or "score" not in annotation:
         return is_ignored(annotation)
     return bool(annotation["score"] < min_score)
@@ -149,7 +150,7 @@ def _targets(
     targets = Targets(
         boxes,
         np.array([label_of[a["category_id"]] for a in annotations], np.int64),
-        np.array([_is_region(a, min_score) for a in annotations], bool),
+        np.array([is_region(a, min_score) for a in annotations], bool),
         np.array([a.get("score", 1.0) for a in annotations], np.float32),
     )
     kept = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)

@@ -42,6 +42,7 @@ class Trainer(Run):
             told.data,
             told.images,
             cache=told.cache,
+            max_side=_kept_side(told),
             seed=told.seed,
             config=_augmentation(told),
             holdout=holdout_share(told),
@@ -135,6 +136,12 @@ class Trainer(Run):
         super().save()
         if len(self.history) > 1 and not distributed.rank():
             plot_curves(self.history, self.out / "curves.png")
+
+
+def _kept_side(config: TrainConfig) -> int:
+    """Side to which larger pictures are reduced once: no less than a crop of them has to have."""
+    largest = max(side for side, _ in parse_resolution(settled_resolution(config)))
+    return max(512, round(1.6 * largest))
 
 
 def _augmentation(config: TrainConfig) -> AugmentConfig:

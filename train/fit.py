@@ -11,11 +11,11 @@ from rdlite.errors import OptionError, RdliteError
 from rdlite.evaluate import EvalResult
 from rdlite.evaluate.classnames import match_classes
 from train import distributed
-from train.checkpoint import CHECKPOINT, saved_settings
+from train.checkpoint import CHECKPOINT, MODEL, saved_settings
 from train.config import TrainConfig
 from train.engine import Trainer
 from train.recipes import Config, field_types, make_config, merge
-from train.report import MODEL, export_with_card, measure
+from train.report import export_with_card, measure
 from train.weights import architecture_of, read_weights
 
 RESULTS = "results.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import datetime
 import json
 import math
 import signal
@@ -150,6 +151,7 @@ class Run(abc.ABC):
             "elapsed": self.schedule.elapsed,
             "config": self.config.to_dict(),
             "history": self.history,
+            "date": datetime.date.today().isoformat(),
         }
         save_checkpoint(self.out, state | self.data_state())
 

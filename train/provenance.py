@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from train.checkpoint import CHECKPOINT, source_path
+from train.checkpoint import CHECKPOINT, MODEL, checkpoint_path, source_path
 
 LOCAL = (
     *("data", "images", "out", "val", "val_images", "cache"),
@@ -24,15 +23,14 @@ def of_run(state: Mapping[str, Any]) -> dict[str, Any]:
     """
     recipe = _used(state["config"])
     for name in {"init", "mimic"} & recipe.keys():
-        recipe[name] = short(source_path(recipe[name]))
+        recipe[name] = short(checkpoint_path(source_path(recipe[name])))
     recipe.setdefault("init", "random weights")
     return {
         "recipe": recipe,
         "steps": state["step"],
         "images_seen": state["step"] * state["config"]["batch"],
         "minutes": round(state["elapsed"] / 60),
-        "date": datetime.date.today().isoformat(),
-    }
+    } | {key: state[key] for key in ("date",) if key in state}  # older releases did not note it
 
 
 def of_mean(parts: Sequence[tuple[str, float, Mapping[str, Any]]]) -> dict[str, Any]:
@@ -55,8 +53,9 @@ def of_mean(parts: Sequence[tuple[str, float, Mapping[str, Any]]]) -> dict[str, 
 
 
 def short(path: Path) -> str:
-    """A path without folders, except that of a run, whose checkpoint has no name of its own."""
-    return f"{path.parent.name}/{path.name}" if path.name == CHECKPOINT else path.name
+    """A path without folders, except that of a run, whose files have no names of their own."""
+    own = (CHECKPOINT, MODEL)
+    return f"{path.parent.name}/{path.name}" if path.name in own else path.name
 
 
 def _parts_of(source: str, share: float, provenance: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from rdlite.evaluate import EvalResult, evaluate
 from rdlite.evaluate.draw import draw_precision_recall
 from rdlite.session import Session
 from train.card import keep_existing, model_card
-from train.checkpoint import CHECKPOINT, source_path
+from train.checkpoint import CHECKPOINT, MODEL, source_path
 from train.export import export_onnx, set_provenance
 from train.plots import plot_curves
 from train.sets import EvalSet, Sets, open_sets
@@ -25,9 +25,6 @@ from train.trained import Trained, load_trained, random_network
 
 RANDOM = "random"
 """Stands for the weights of a network that has learned nothing."""
-
-MODEL = "model.onnx"
-"""What `fit` calls the model file of a run, in the run's folder."""
 
 
 def evaluate_sets(

@@ -61,6 +61,8 @@ def load_trained(source: str | Path, classes: str | None = None) -> Trained:
     about = {"names": weights.names, "category_ids": weights.category_ids}
     if classes and not state:
         about = _classes_of(classes)
+    elif state and weights.category_ids is None:
+        raise OptionError(f"{path} is a classifier of `pretrain`, not a detector; `fit` it first")
     elif weights.names is None or weights.category_ids is None:
         raise OptionError(
             f"{path} does not name its classes; add --classes with a COCO json that does"

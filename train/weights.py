@@ -16,7 +16,7 @@ from rdlite.evaluate.classnames import match_classes
 from rdlite.session import Session
 from train import provenance
 from train.anchors import AnchorShapes
-from train.checkpoint import checkpoint_path, source_path
+from train.checkpoint import checkpoint_path, load_checkpoint, source_path
 from train.config import parse_resolution
 from train.slim import narrow
 
@@ -252,11 +252,14 @@ def write_tensors(weights: Weights, path: str | Path) -> None:
 
 
 def _read_safetensors(path: Path) -> Weights:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
-        about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); give a sound file") from error
     if "shapes" in about:
         sizes = about["shapes"]
         about["shapes"] = AnchorShapes(**sizes | {k: tuple(sizes[k]) for k in ("sizes", "ratios")})
@@ -265,11 +268,7 @@ def _read_safetensors(path: Path) -> Weights:
 
 
 def _read_checkpoint(path: Path) -> Weights:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if "ema" not in state:
-        raise ModelError(
-            f"{path} is no checkpoint of `python -m train fit`: it holds no averaged weights"
-        )
+    state = load_checkpoint(path)
     # A run of `pretrain` holds a classifier around the backbone; only the backbone is wanted.
     tensors = {k: v for k, v in state["ema"].items() if not k.startswith("classifier.")}
     config = state["config"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
-import glob
 import json
 import os
 from collections.abc import Iterable
@@ -34,8 +32,8 @@ def forget_failures(path: Path, inputs: Iterable[str], arguments: Iterable[str])
     Args:
         path: The file, which need not exist.
         inputs: The files that the run works on.
-        arguments: Files, folders and patterns that were named. What failed below them and is no
-            more, or does not fail any more, is no failure now.
+        arguments: What was named to find them: a line on such a thing itself is removed, and of
+            folders also the lines on files that are no more.
 
     Raises:
         OSError: The file cannot be read or removed.
@@ -43,24 +41,30 @@ def forget_failures(path: Path, inputs: Iterable[str], arguments: Iterable[str])
     """
     if not path.exists():
         return
+    named = list(filter(None, arguments))
+    tried = {_place(name) for name in (*inputs, *named)}
+    folders = {os.path.realpath(name) for name in named if os.path.isdir(name)}
+
+    def is_tried(place: str | None) -> bool:
+        if place is None or place in tried:
+            return place is not None
+        return not os.path.lexists(place) and any(str(at) in folders for at in Path(place).parents)
+
     lines = path.read_bytes().splitlines()
-    places = [_place(line) for line in lines]
-    failed = set(filter(None, places))
-    tried = failed.intersection(map(os.path.abspath, inputs))
-    named = {os.path.abspath(argument) for argument in arguments if argument}
-    patterns = [name for name in named if glob.has_magic(name)]
-    for place in failed - tried:
-        above = any(str(folder) in named for folder in (place, *Path(place).parents))
-        if above or any(fnmatch.fnmatch(place, pattern) for pattern in patterns):
-            tried.add(place)
-    kept = [line for line, place in zip(lines, places, strict=True) if place not in tried]
+    kept = [line for line in lines if not is_tried(_subject(line))]
     if not kept:
         path.unlink()
     elif len(kept) < len(lines):
         write_whole(path, b"".join(line + b"\n" for line in kept), overwrite=True)
 
 
-def _place(line: bytes) -> str | None:
-    """Return the absolute path of what a line is about, None if it does not say."""
+def _subject(line: bytes) -> str | None:
+    """Return the place of what a line is about, None if it does not say."""
     name = (parse_line(line) or {}).get("input")
-    return os.path.abspath(name) if isinstance(name, str) and name else None
+    return _place(name) if isinstance(name, str) and name else None
+
+
+def _place(name: str) -> str:
+    """Return the one path of all that a file is called: a link keeps its name, not its folder's."""
+    folder, last = os.path.split(os.path.abspath(name))
+    return os.path.join(os.path.realpath(folder), last)

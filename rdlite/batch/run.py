@@ -25,11 +25,11 @@ from rdlite.errors import OptionError, OutputError, RdliteError
 from rdlite.overlap import prefetch
 from rdlite.sinks import open_sink
 from rdlite.sinks.base import Sink
-from rdlite.storage.journal import jsonl_header
+from rdlite.storage.journal import jsonl_header, versions
 from rdlite.storage.lock import Lock
 from rdlite.storage.outputs import Input, refuse_existing, utf8_name
 from rdlite.storage.partial import remove_leftovers
-from rdlite.video.job import VideoJob, check_options, versions
+from rdlite.video.job import VideoJob, check_options, video_versions
 from rdlite.workers.pool import Outcome, Pool
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Batch:
         images, videos = self._counts
         self._refuse_existing(work)
         if videos:  # first: where another command's videos are refused, nothing has been written
-            options = {**versions(), "annotate": job.annotate, "format": job.format}
+            options = {**video_versions(), "annotate": job.annotate, "format": job.format}
             self._videos = stack.enter_context(self._record("videos", options | dict(job.video)))
         if images:
             self._sink(overwrite=True).abort()  # what cannot work is said now

@@ -22,6 +22,20 @@ from rdlite.storage.jsonlines import (
 _SHORT = 40  # characters; a longer value is not shown where two headers are compared
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of all that boxes and copies of images may depend on.
+
+    Images that two versions have made would not be those of one run.
+    """
+    import cv2
+    import onnxruntime
+
+    import rdlite
+
+    names = {"rdlite": rdlite, "onnxruntime": onnxruntime, "opencv": cv2}
+    return {name: str(module.__version__) for name, module in names.items()}
+
+
 def jsonl_header(
     model_sha256: str,
     *,

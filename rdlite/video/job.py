@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import rdlite
 from rdlite.errors import OptionError, VideoError
 from rdlite.options import MOST_THREADS, check_count, plain
 from rdlite.sinks import open_sink
 from rdlite.sinks.base import STDOUT
-from rdlite.storage.journal import describe_difference, dump_line, jsonl_header
+from rdlite.storage.journal import describe_difference, dump_line, jsonl_header, versions
 from rdlite.storage.lock import Lock
 from rdlite.storage.partial import PartialFile, hidden, remove_leftovers
 from rdlite.video.plan import Part, VideoPlan, plan_video
@@ -103,7 +102,8 @@ class VideoJob:
 
     def settings(self, header: Mapping[str, Any]) -> dict[str, Any]:
         """Return all that the parts depend on, as JSON gives it back."""
-        settings: dict[str, Any] = json.loads(dump_line({**header, **versions()}))
+        settings: dict[str, Any] = json.loads(dump_line({**header, **video_versions()}))
+        settings.get("video", {}).pop("audio", None)  # sound comes in when they are joined
         return settings
 
 
@@ -174,17 +174,14 @@ def job_header(job: VideoJob, detector: Detector) -> dict[str, Any]:
     return header | ({"video": {name: getattr(job, name) for name in encoding}} if encoding else {})
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of all that pixels and boxes may depend on.
+def video_versions() -> dict[str, str]:
+    """Return `versions`, and that of what decodes and encodes videos.
 
-    Parts of a video, or images, that two versions have made would not be those of one run.
+    Parts that two versions have made would not be those of one video.
     """
     import av
-    import cv2
-    import onnxruntime
 
-    names = {"rdlite": rdlite, "onnxruntime": onnxruntime, "opencv": cv2, "av": av}
-    return {name: str(module.__version__) for name, module in names.items()}
+    return versions() | {"av": av.__version__}
 
 
 def lock_path(output: Path) -> Path:

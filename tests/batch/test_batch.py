@@ -191,6 +191,7 @@ def test_other_versions_are_refused_by_name(
         record = out / ".rdlite" / f"{kind}.jsonl"
         whole = record.read_text()
         header = json.loads(whole.splitlines()[0])
+        assert ("av" in header["options"]) == (kind == "videos")  # images do not depend on it
         now = header["options"].pop("opencv")
         header["options"] |= {"opencv": then} if then else {}
         record.write_text("\n".join([json.dumps(header), *whole.splitlines()[1:], ""]))

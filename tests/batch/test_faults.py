@@ -75,6 +75,11 @@ def test_failures_stay_listed_until_what_they_are_about_is_tried_again(
         "gone.png", "*.gif", "lone.jpg", str(tmp_path / "bad/more/y.jpg"),
     ]  # fmt: skip
     shutil.copy("in/a.png", "gone.png")
+    shutil.copy("in/a.png", "bad/b.png")
+    Path("link").symlink_to("bad/more")
+    remaining = ["gone.png", "*.gif", "lone.jpg", str(tmp_path / "bad/more/y.jpg")]
+    assert failures("bad/*.png", "--resume") == remaining  # a pattern stays in its folder
+    assert failures("link/y.jpg", "--resume") == [*remaining[:3], "link/y.jpg"]
     assert failures("gone.png", "bad/*/*", "--resume") == ["*.gif", "lone.jpg", "bad/more/y.jpg"]
     assert failures("in", "lone.jpg", "--overwrite") == ["*.gif", "bad/more/y.jpg", "lone.jpg"]
     shutil.copy("in/a.png", "b.gif")

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +15,7 @@ from rdlite import Detector
 from rdlite.errors import OptionError, RdliteError
 from train.__main__ import main
 from train.checkpoint import load_checkpoint
+from train.config import TrainConfig
 from train.engine import Trainer
 from train.export import export_onnx
 from train.fit import run_config
@@ -179,3 +183,62 @@ def test_a_run_that_saved_nothing_begins_anew_with_what_it_is_told(settings) -> 
     told = {"out": run.out, "data": run.data, "images": run.images, "lr": 1e-3}
     assert run_config([], told).lr == 1e-3
     assert run_config([], {"out": run.out}).lr == 0.5
+
+
+@pytest.fixture
+def own(settings, tmp_path: Path):
+    """Change a copy of the shapes, and return the settings of a run on it."""
+
+    def act(change: Callable[[dict, Path], None], **options: object) -> TrainConfig:
+        run = settings("run", **options)
+        images, data = tmp_path / "images", tmp_path / "own.json"
+        shutil.copytree(run.images, images, dirs_exist_ok=True)
+        content = json.loads(Path(run.data).read_text())
+        change(content, images)
+        data.write_text(json.dumps(content))
+        return replace(run, data=str(data), images=str(images))
+
+    return act
+
+
+def test_few_images_change_sides_when_a_set_grows_or_its_boxes_become_regions(
+    own, settings
+) -> None:
+    before = Trainer(settings("before", holdout=0.25)).dataset.held_out
+
+    def grow(content: dict, images: Path) -> None:
+        for one in content["annotations"]:
+            one["score"] = 0.2 if f"{one['image_id'] - 1}.png" in sorted(before)[:1] else 0.8
+        for number in range(24, 28):
+            shutil.copy(images / "0.png", images / f"{number}.png")
+            entry = content["images"][0] | {"id": number + 1, "file_name": f"{number}.png"}
+            content["images"].append(entry)
+
+    after = Trainer(own(grow, holdout=0.25, min_score=0.5)).dataset.held_out
+    assert len(before) == 6 and len(before & after) >= 4
+
+
+def test_what_is_a_region_in_training_is_one_in_the_measuring(own) -> None:
+    def score(content: dict, images: Path) -> None:
+        for number, one in enumerate(content["annotations"]):
+            one |= {"score": (0.4, 0.6)[number % 2], "iscrowd": number % 2}
+
+    run = own(score, holdout=0.25, min_score=0.5)
+    Trainer(run)
+    measured = json.loads(Path(run.out, "val.json").read_text())["annotations"]
+    assert {(one["score"], one["iscrowd"], one["ignore"]) for one in measured} == {
+        (0.4, 1, 1),
+        (0.6, 0, 0),
+    }
+
+
+@pytest.mark.parametrize(("resolution", "side"), [("96", 512), ("640", 1024)])
+def test_pictures_are_kept_as_large_as_the_resolution_asks_for(
+    own, resolution: str, side: int
+) -> None:
+    def enlarge(content: dict, images: Path) -> None:
+        cv2.imwrite(str(images / "0.png"), np.zeros((1600, 1600, 3), np.uint8))
+        content["images"][0] |= {"width": 1600, "height": 1600}
+
+    cache = Trainer(own(enlarge, resolution=resolution)).dataset.cache
+    assert cache[0].shape == (side, side, 3)

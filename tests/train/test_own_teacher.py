@@ -140,7 +140,7 @@ def test_a_narrower_network_begins_from_the_wider_one_and_learns_from_it(
     narrow = load_trained(out)
     assert narrow.names == ["red", "green"]
     recipe = narrow.provenance["recipe"]
-    assert (recipe["mimic"], recipe["init"]) == ("wide", "wide")
+    assert (recipe["mimic"], recipe["init"]) == ("wide/checkpoint.pt",) * 2
     assert "mimic_color" not in recipe and recipe["mimic_weight"] == 2.0
 
 

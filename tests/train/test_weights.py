@@ -206,3 +206,29 @@ def test_the_card_of_a_mean_tells_its_parts(tmp_path: Path) -> None:
     card = model_card(Path("m.onnx"), provenance, {}, difference=0.0, curves=None, nms="hard")
     assert "| 0.5 of x/checkpoint.pt | steps 8, lr 0.1 |\n" in card
     assert "| 0.3333 of x/checkpoint.pt | steps 8, lr 0.1 |\n| batch | 4 |\n" in card
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("text.pt", "text.pt cannot be read"),
+        ("module.pt", "module.pt cannot be read"),
+        ("foreign.pt", "foreign.pt is no checkpoint of `python -m train fit`"),
+        ("text.safetensors", "text.safetensors cannot be read"),
+        ("about.safetensors", "about.safetensors cannot be read"),
+    ],
+)
+def test_weights_that_are_damaged_or_of_others_are_one_sentence(
+    tmp_path: Path, name: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / name
+    path.write_text("these are no weights " * 20)
+    if name == "module.pt":
+        torch.save(torch.nn.Linear(2, 2), path)
+    elif name == "foreign.pt":
+        torch.save({"ema": {}, "model": {}}, path)
+    elif name == "about.safetensors":
+        save_file({"a": torch.zeros(1)}, path, metadata={"rdlite": "{"})
+    assert main(["export", str(path), "-o", str(tmp_path / "new.onnx")]) == 1
+    error = capsys.readouterr().err
+    assert reason in error and error.count("\n") == 1

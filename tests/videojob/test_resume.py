@@ -48,6 +48,15 @@ def test_other_settings_are_not_mixed(
     assert len(again.sizes) >= FRAMES / changes.get("stride", 1)
 
 
+def test_sound_may_be_left_out_of_a_video_that_was_begun_with_it(
+    source: Path, tmp_path: Path
+) -> None:
+    interrupted(source, tmp_path)
+    again = Follower()
+    annotate_video(again, source, tmp_path / "out.mp4", resume=True, audio=False)
+    assert len(again.sizes) < FRAMES
+
+
 def test_a_source_that_has_changed_is_not_gone_on_with(source: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.mkv"
     own.write_bytes(source.read_bytes())
