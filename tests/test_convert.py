@@ -211,7 +211,8 @@ def test_different_videos_of_one_name_are_not_joined(
     with pytest.raises(ResultFileError) as caught:
         convert(files, "coco", tmp_path / "a.json")
     assert str(caught.value).startswith(
-        f"{files[0]} and {files[1]} are about different videos that both are named in/clip.mp4; "
+        f"{files[0]} and {files[1]} are about files of another size or time that both are named "
+        "in/clip.mp4; "
     )
     assert not (tmp_path / "a.json").exists()
     (tmp_path / "again.jsonl").write_bytes(files[0].read_bytes())

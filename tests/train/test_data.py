@@ -189,7 +189,7 @@ def test_cache_refuses_a_disk_that_is_too_full(
 ) -> None:
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    with pytest.raises(DataError, match="smaller cache size"):
+    with pytest.raises(DataError, match="smaller --resolution"):
         open_in(coco_folder)
 
 
