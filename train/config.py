@@ -39,7 +39,8 @@ class RunConfig:
     """Parts that a step's batch is computed in, one after the other, to need less memory; batch
     normalisation and the losses' normalisers see one part."""
     minutes: float | None = None
-    """Length of the schedule in minutes of wall-clock time, resumed parts included."""
+    """Length of the schedule in minutes of wall-clock time, all parts of a run that was resumed
+    together; while the process is stopped (SIGSTOP, Ctrl-Z) none pass."""
 
     optimizer: str = "adamw"
     """"adamw" or "sgd" (momentum 0.9)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -346,7 +347,7 @@ def make_loader(
         sampler=plan,
         num_workers=workers,
         collate_fn=_same,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_worker,
         pin_memory=pin,
         prefetch_factor=2 if workers else None,
     )
@@ -376,6 +377,10 @@ def _same(item: Any) -> Any:
     return item
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
+    # Ctrl-C, systemd and Slurm signal every process of a run; only the one that saves it may decide
+    # when to stop. Workers end with it, or when it is gone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -111,11 +111,13 @@ class Run(abc.ABC):
         self.say(f"from step {self.step} on {self.device}; {self.out / 'log.jsonl'} follows it")
         batches = self.batches()
         speed = _Speed()
-        with self._writer() as self._events, self._bar() as bar, stop_between_steps() as stop:
+        signals = handle_signals(went_on=self.schedule.went_on)
+        with self._writer() as self._events, self._bar() as bar, signals as stop:
             while not self.finished:
                 with speed.waiting():
                     batch = next(batches)
                 row = self.train_step(batch)
+                self.schedule.note()
                 speed.images += self.config.batch
                 bar.update(self.config.batch)
                 done = f"{self.schedule.progress(self.step):.0%}"
@@ -297,30 +299,40 @@ class Run(abc.ABC):
 
 
 @contextlib.contextmanager
-def stop_between_steps() -> Iterator[threading.Event]:
+def handle_signals(*, went_on: Callable[[], None]) -> Iterator[threading.Event]:
     """Turn the first Ctrl-C or SIGTERM into a flag, so that a step is finished and saved.
 
     A second one stops at once. Several processes would stop at different steps and wait for each
     other, so there signals keep their meaning.
+
+    Args:
+        went_on: Called when the process goes on after SIGSTOP or Ctrl-Z; not on Windows, which has
+            neither.
+
+    Yields:
+        The flag.
     """
     stop = threading.Event()
     if distributed.size() > 1 or threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, frame: Any) -> None:
         stop.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    for number in usual:
-        signal.signal(number, note)
+    handlers: dict[int, Callable[[int, Any], None]] = {signal.SIGINT: note, signal.SIGTERM: note}
+    if sys.platform != "win32":
+        handlers[signal.SIGCONT] = lambda number, frame: went_on()
+    usual = {number: signal.getsignal(number) for number in handlers}
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     try:
         yield stop
     finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
+        for number in usual:
+            signal.signal(number, usual[number])
 
 
 class _Speed:

@@ -27,14 +27,23 @@ class Schedule:
         self._config = config
         self._stages = parse_resolution(config.resolution, least=0)  # checked by the configuration
         self._start = time.monotonic() - elapsed
+        self._noted = elapsed
         self.total_steps = (
             None if config.minutes else max(1, round(config.epochs * steps_per_epoch))
         )
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the run began, time between its parts left out."""
+        """Seconds since the run began, time between its parts and of a stopped process left out."""
         return time.monotonic() - self._start
+
+    def note(self) -> None:
+        """Call after every step: from here `went_on` counts."""
+        self._noted = self.elapsed
+
+    def went_on(self) -> None:
+        """Leave out the time since `note`: the process was stopped (SIGSTOP, Ctrl-Z)."""
+        self._start = time.monotonic() - self._noted
 
     def progress(self, step: int) -> float:
         """Share of the schedule that is done before a step, from 0 to 1."""

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -223,14 +227,21 @@ def test_a_log_that_was_cut_off_does_not_stop_a_run_from_going_on(settings) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_after_the_step_and_saves_it(settings, number: int) -> None:
-    trainer = Trainer(settings("run"))
+def test_a_signal_to_every_process_ends_a_run_after_the_step_and_saves_it(
+    settings, number: int
+) -> None:
+    trainer = Trainer(settings("run", workers=2))
     step = trainer.train_step
 
     def interrupted(batch):
         row = step(batch)
         if trainer.step == 3:
-            os.kill(os.getpid(), number)
+            workers = multiprocessing.active_children()
+            assert len(workers) == 2
+            everyone = [os.getpid(), *(process.pid for process in workers)]
+            subprocess.run(["kill", f"-{number:d}", *map(str, everyone)], check=True)
+            for process in workers:
+                process.join(0.3)
         return row
 
     trainer.train_step = interrupted
@@ -239,6 +250,23 @@ def test_a_signal_ends_a_run_after_the_step_and_saves_it(settings, number: int) 
         trainer.fit()
     assert load_checkpoint(trainer.out)["step"] == 3
     assert signal.getsignal(number) == usual
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing stops a process there")
+def test_minutes_do_not_pass_while_the_process_is_stopped(settings) -> None:
+    trainer = Trainer(settings("run", epochs=1))
+    step = trainer.train_step
+
+    def stopped(batch):
+        if trainer.step == 1:
+            stop = f"kill -STOP {os.getpid()}; sleep 2; kill -CONT {os.getpid()}"
+            subprocess.run(["sh", "-c", stop], check=True)
+        return step(batch)
+
+    trainer.train_step = stopped
+    start = time.monotonic()
+    trainer.fit()
+    assert 0 < trainer.schedule.elapsed < time.monotonic() - start - 1.9
 
 
 def test_every_switch_changes_the_terms_it_is_for_and_no_other(settings) -> None:
