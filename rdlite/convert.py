@@ -17,8 +17,7 @@ from rdlite.storage.journal import describe_difference
 __all__ = ["Converted", "convert"]
 
 _FRAME_ENDINGS = (".jpg", ".png", ".jpeg")
-_VERSION = ("source_size", "mtime_ns")  # of a video
-_OF_ONE_VIDEO = ("source", *_VERSION, "video")
+_OF_ONE_VIDEO = ("source", "source_size", "mtime_ns", "video")
 
 
 @dataclass(slots=True)
@@ -65,8 +64,8 @@ def convert(
 
     Args:
         source: A file of JSON lines, or several, in one output. Those have to be of the same
-            classes, and their videos are told apart by their folders; of the options, JSON lines
-            then state those that are the same in all.
+            classes, and their videos are told apart by their folders; JSON lines then state the
+            model and the options that are the same in all, and no model where there are several.
         format: One of `rdlite.sinks.FORMATS`.
         path: The file or folder to write, "-" for standard output.
         overwrite: Replace it if it exists.
@@ -78,15 +77,14 @@ def convert(
 
     Raises:
         ResultFileError: A source is no such file, has no whole line but damaged ones, has other
-            classes than the first, or is about another video of the same name.
+            classes than the first, or is about a video of the same name and another size.
         OptionError: As `open_sink`; or the output is a source.
         RdliteError: The output cannot be written.
     """
     sources = [source] if isinstance(source, str | os.PathLike) else source
     results = [open_results(one) for one in sources]
     _check_output(path, results)
-    done = Converted(notes=_check_alike(results))
-    _check_videos(results)
+    done = Converted(notes=_check_alike(results) + _check_videos(results))
     folder = None if images is None else _Folder(images)
     with open_sink(format, path, header=_header(results), overwrite=overwrite) as sink:
         for record in _records(results, done, progress):
@@ -159,7 +157,9 @@ def _header(results: list[ResultFile]) -> dict[str, Any]:
         for key, value in first.options.items()
         if all((key, value) in one.options.items() for one in others)
     }
-    return header | {"options": common}
+    models = {one.header.get("model_sha256") for one in results}
+    model = models.pop() if len(models) == 1 else None
+    return header | {"model_sha256": model, "options": common}
 
 
 def _check_alike(results: list[ResultFile]) -> list[str]:
@@ -180,19 +180,33 @@ def _check_alike(results: list[ResultFile]) -> list[str]:
     return notes
 
 
-def _check_videos(results: list[ResultFile]) -> None:
-    """Refuse different videos of one name, whose frames would get the same names."""
+def _check_videos(results: list[ResultFile]) -> list[str]:
+    """Refuse different videos of one name, whose frames would get the same names.
+
+    Returns:
+        A sentence for each that may be a copy, as it has another time alone.
+    """
+    notes = []
     videos: dict[str, ResultFile] = {}
     for one in results:
         if one.source is None:
             continue
         other = videos.setdefault(os.path.normpath(one.source), one)
-        if any(one.header.get(key) != other.header.get(key) for key in _VERSION):
+        size, time = (
+            one.header.get(key) != other.header.get(key) for key in ("source_size", "mtime_ns")
+        )
+        if size:
             raise ResultFileError(
-                f"{other.path} and {one.path} are about files of another size or time that both "
-                f"are named {one.source}; give each an output of its own, or rename one and detect "
-                "again"
+                f"{other.path} and {one.path} are about files of another size that both are named "
+                f"{one.source}; give each an output of its own, or rename one and detect again"
             )
+        if time:
+            notes.append(
+                f"{other.path} and {one.path} are about files of one size and another time of "
+                f"change that both are named {one.source}; if one is not a copy of the other, give "
+                "each an output of its own"
+            )
+    return notes
 
 
 def _check_output(path: str | os.PathLike[str], results: list[ResultFile]) -> None:

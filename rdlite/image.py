@@ -44,8 +44,7 @@ def load(source: ImageSource, *, color: str = "bgr", max_pixels: int = MAX_PIXEL
 
     Files and bytes may be JPEG, PNG, WebP, GIF, BMP or TIFF. EXIF orientation is applied,
     alpha is dropped (not blended), gray, palette, 1-bit and CMYK become BGR, 16 bits become
-    8, and of an animation the first frame is used. Gray of a TIFF that stores it multiplied by
-    alpha stays so.
+    8, and of an animation the first frame is used.
 
     Args:
         source: A path, the bytes of an image file, a uint8 array `(H, W)`, `(H, W, 1)`,
@@ -120,6 +119,8 @@ def _decode(data: bytes, name: str, max_pixels: int) -> Bgr:
         image = _decode_opaque(np.frombuffer(data, np.uint8), alpha)
     except cv2.error as error:
         raise ImageError(f"{name}: cannot be decoded ({str(error.err).strip()})") from error
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
     if image is None:
         raise ImageError(f"{name}: the {header.format.upper()} data is truncated or damaged")
     return image
@@ -129,20 +130,28 @@ def _decode_opaque(content: Bgr, alpha: TiffAlpha | None) -> Bgr | None:
     """Return the colours without transparency, None if they are damaged."""
     cv2 = _cv2()
     if alpha is not None and alpha.blended:
-        image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
-        # Of gray, OpenCV gives no alpha to divide by.
-        if image is not None and image.shape[2:] == (4,):
-            *colors, opacity = cv2.split(image)
-            full = np.iinfo(image.dtype).max
-            straight: Pixels = cv2.merge(
-                [cv2.divide(color, opacity, scale=full) for color in colors]
-            )
-            return straight if full == 255 else (straight >> 8).astype(np.uint8)
-    elif alpha is not None:  # OpenCV blends with black, unless the channel has no meaning
+        return _unblended(cv2.imdecode(content, cv2.IMREAD_UNCHANGED))
+    if alpha is not None:  # OpenCV blends with black, unless the channel has no meaning
         content = content.copy()
-        content[alpha.at : alpha.at + 2] = 0
+        content[alpha.at] = 0
     decoded: Bgr | None = cv2.imdecode(content, cv2.IMREAD_COLOR)
     return decoded
+
+
+def _unblended(image: Pixels | None) -> Bgr | None:
+    """Return the colours of what is stored multiplied by its transparency."""
+    if image is None:
+        return None
+    if image.shape[2:] != (4,):  # of gray, OpenCV gives no alpha to divide by
+        raise ImageError(
+            "its gray values are stored multiplied by their transparency, which is undone for "
+            "colours alone; save it without transparency"
+        )
+    cv2 = _cv2()
+    *colors, opacity = cv2.split(image)
+    full = np.iinfo(image.dtype).max
+    straight: Pixels = cv2.merge([cv2.divide(color, opacity, scale=full) for color in colors])
+    return straight if full == 255 else (straight >> 8).astype(np.uint8)
 
 
 def _check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:

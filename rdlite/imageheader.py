@@ -88,11 +88,11 @@ class TiffAlpha(NamedTuple):
 
     Attributes:
         blended: Whether colours are stored multiplied by it ("associated alpha").
-        at: Where the two bytes are that say so; zeros make it a channel without a meaning.
+        at: Where the bytes are that say so; zeros make it a channel without a meaning.
     """
 
     blended: bool
-    at: int
+    at: slice
 
 
 def check_tiff(data: bytes) -> TiffAlpha | None:
@@ -111,13 +111,13 @@ def check_tiff(data: bytes) -> TiffAlpha | None:
         tags = _tiff_tags(data, _BITS, _ALPHA, _KIND)
     except struct.error:
         raise ImageError("the TIFF header is incomplete or damaged") from None
-    bits, kind = tags.get(_BITS, (1, 0))[0], tags.get(_KIND, (1, 0))[0]
+    bits, kind = (tags[tag][0] if tag in tags else 1 for tag in (_BITS, _KIND))
     if kind in _TIFF_KINDS or bits > 16:
         raise ImageError(
             f"its pixels are {bits}-bit {_TIFF_KINDS.get(kind, 'whole numbers')}, and only whole "
             "numbers of up to 16 bits without a sign are read; scale them to 0-255 and save 8 bits"
         )
-    alpha, at = tags.get(_ALPHA, (0, 0))
+    alpha, at = tags.get(_ALPHA, (0, slice(0)))
     return TiffAlpha(alpha == 1, at) if alpha in (1, 2) else None
 
 
@@ -170,24 +170,27 @@ def _u24(data: bytes, at: int) -> int:
 
 
 def _tiff(data: bytes) -> tuple[int, int]:
-    sides = _tiff_tags(data, _WIDTH, _HEIGHT)
-    return sides.get(_WIDTH, (0, 0))[0], sides.get(_HEIGHT, (0, 0))[0]
+    tags = _tiff_tags(data, _WIDTH, _HEIGHT)
+    width, height = (tags[tag][0] if tag in tags else 0 for tag in (_WIDTH, _HEIGHT))
+    return width, height
 
 
-def _tiff_tags(data: bytes, *wanted: int) -> dict[int, tuple[int, int]]:
+def _tiff_tags(data: bytes, *wanted: int) -> dict[int, tuple[int, slice]]:
     """Return the first number of each tag wanted that is there, and where it is."""
     order = "<" if data[:2] == b"II" else ">"
     (start,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, start)
-    tags: dict[int, tuple[int, int]] = {}
+    tags: dict[int, tuple[int, slice]] = {}
     for at in range(start + 2, start + 2 + 12 * count, 12):
         tag, kind, values = struct.unpack_from(order + "HHI", data, at)
         if tag in wanted and kind in _TIFF_TYPES:
             place, code = at + 8, order + _TIFF_TYPES[kind]
-            if values * struct.calcsize(code) > 4:  # more than there is room for
+            size = struct.calcsize(code)
+            if values * size > 4:  # more than there is room for
                 (place,) = struct.unpack_from(order + "I", data, place)
             (value,) = struct.unpack_from(code, data, place)
-            tags.setdefault(tag, (value, place))  # of a tag stated twice, decoders take the first
+            # Of a tag stated twice, decoders take the first.
+            tags.setdefault(tag, (value, slice(place, place + size)))
     return tags
 
 

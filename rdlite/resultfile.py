@@ -248,7 +248,13 @@ def _check_header(path: Path, header: Mapping[str, Any]) -> None:
         raise ResultFileError(
             f"the header of {path} has no names and category_ids; detect again with this version"
         )
-    types = {"names": list, "category_ids": list, "source": str | None, "options": dict | None}
+    types = {
+        "model_sha256": str | None,
+        "names": list,
+        "category_ids": list,
+        "source": str | None,
+        "options": dict | None,
+    }
     wrong = [key for key, kind in types.items() if not isinstance(header.get(key), kind)]
     if not wrong:
         ids, source = header["category_ids"], header.get("source")

@@ -39,6 +39,7 @@ def test_copies_and_jsonl_are_written_and_a_bad_file_stops_nothing(
     printed = capsys.readouterr()
     assert printed.err.count("\n") == 2 and "bad.jpg" in printed.err and "1 .txt" in printed.err
     assert printed.out.startswith("2 images, 4 objects (2 person, 2 car), 1 failed, ")
+    assert " ms per image with reading and writing; written: " in printed.out
     assert printed.out.count("\n") == 1 and str(out / "detections.jsonl") in printed.out
 
 
@@ -107,8 +108,12 @@ def test_an_input_is_never_replaced(
     monkeypatch.chdir(photos)
     Path("link").symlink_to(photos)
     before = (Path("a.png").read_bytes(), Path("more/a.png").read_bytes())
-    arguments = ("a.png", "more/a.png", "-o", output, "--model", tiny_model, "--overwrite")
-    assert cli("detect", *arguments) == 3
+    arguments = ("-o", output, "--model", tiny_model, "--overwrite")
+    present = names(Path())
+    assert cli("detect", "a.png", "more/a.png", *arguments) == 1
+    assert "a.png lies where its own output would go; use another -o" in capsys.readouterr().err
+    assert names(Path()) == present
+    assert cli("detect", "more/a.png", "a.png", *arguments) == 3
     assert "is an input, which is never replaced" in capsys.readouterr().err
     assert before == (Path("a.png").read_bytes(), Path("more/a.png").read_bytes())
     assert Path("a-2.png").exists()

@@ -96,6 +96,48 @@ def test_an_output_folder_in_which_the_next_run_would_find_inputs_is_refused(
     assert names(photos) == before and not (photos / ".rdlite").exists()
 
 
+@pytest.mark.parametrize("options", [(), ("--no-images", "--format", "yolo")])
+def test_what_a_shell_makes_of_a_pattern_leaves_the_output_out(
+    options: tuple[str, ...],
+    photos: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Printed,
+) -> None:
+    (photos / "bad.jpg").unlink()
+    (photos / "notes.txt").unlink()
+    clip(photos / "clip.mp4", 3)
+    out = photos if options else photos / "out"
+    for number in range(2):
+        arguments = ("-o", out, "--model", tiny_model, "--json", *options)
+        again = ("--resume",) if number else ()
+        assert cli("detect", *sorted(photos.glob("[!.]*")), *arguments, *again) == 0
+        printed = capsys.readouterr()
+        summary = json.loads(printed.out)
+        assert (summary["images"], len(summary["videos"]), summary["earlier"]) == (2, 1, 3 * number)
+        assert ("of rdlite left out; the first is" in printed.err) == (number == 1)
+    assert not (out / "errors.jsonl").exists()
+    monkeypatch.chdir(out)
+    arguments = ("-o", ".", "--model", tiny_model, "--resume", *options)
+    assert cli("detect", "", photos / "clip.mp4", *arguments) == 3
+    assert "an empty argument: no such file or folder" in capsys.readouterr().err
+    (photos / "more" / "errors.jsonl").write_text("")
+    arguments = (photos / "more" / "errors.jsonl",) * 2
+    assert cli("detect", *arguments, "-o", photos / "more", "--model", tiny_model, "--quiet") == 1
+    assert "errors.jsonl: is an output of rdlite itself" in capsys.readouterr().err
+
+
+def test_results_that_a_pattern_finds_beside_its_inputs_are_left_out(
+    photos: Path, tiny_model: Path, capsys: Printed
+) -> None:
+    (photos / "bad.jpg").unlink()
+    (photos / "notes.txt").unlink()
+    arguments = ("detect", photos / "*", "-o", photos, "--no-images", "--model", tiny_model)
+    assert [cli(*arguments, *more) for more in ((), ("--resume",))] == [0, 0]
+    said = f"1 output of rdlite left out; the first is {photos}/detections.jsonl"
+    assert said in capsys.readouterr().err
+
+
 def test_results_without_copies_may_lie_beside_their_inputs(
     photos: Path, tiny_model: Path, capsys: Printed
 ) -> None:

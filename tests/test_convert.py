@@ -211,12 +211,53 @@ def test_different_videos_of_one_name_are_not_joined(
     with pytest.raises(ResultFileError) as caught:
         convert(files, "coco", tmp_path / "a.json")
     assert str(caught.value).startswith(
-        f"{files[0]} and {files[1]} are about files of another size or time that both are named "
+        f"{files[0]} and {files[1]} are about files of another size that both are named "
         "in/clip.mp4; "
     )
     assert not (tmp_path / "a.json").exists()
     (tmp_path / "again.jsonl").write_bytes(files[0].read_bytes())
     assert convert([files[0], tmp_path / "again.jsonl"], "csv", tmp_path / "a.csv").records == 4
+
+
+def changed(path: Path, name: str, **keys: Any) -> Path:
+    """A copy of a file of results, beside it, with another header."""
+    head, rest = path.read_text().split("\n", 1)
+    path.with_name(name).write_text(dump_line(json.loads(head) | keys) + rest)
+    return path.with_name(name)
+
+
+def test_a_video_and_its_copy_are_one_and_their_times_are_told(tmp_path: Path) -> None:
+    one = video_results(tmp_path / "a")
+    copy = changed(one, "copy.jsonl", mtime_ns=1)
+    done = convert([one, copy], "csv", tmp_path / "a.csv")
+    assert (done.records, done.faults) == (4, [])
+    (note,) = done.notes
+    assert note.startswith(f"{one} and {copy} are about files of one size and another time")
+
+
+def test_joined_files_state_a_model_only_where_there_is_one(tmp_path: Path) -> None:
+    first = video_results(tmp_path / "a")
+    other = changed(first, "other.jsonl", model_sha256="cd" * 32)
+    joined = {name: tmp_path / f"{name}.jsonl" for name in ("same", "several", "again")}
+    assert convert([first, first], "jsonl", joined["same"]).notes == []
+    assert open_results(joined["same"]).header["model_sha256"] == "ab" * 32
+    told = "model was abababababab..., now cdcdcdcdcdcd..."
+    assert convert([first, other], "jsonl", joined["several"]).notes == [
+        f"{other} was made otherwise than {first}: {told}"
+    ]
+    assert open_results(joined["several"]).header["model_sha256"] is None
+    assert convert([joined["several"], first], "jsonl", joined["again"]).notes == [
+        f"{first} was made otherwise than {joined['several']}: "
+        "model was not stated, now abababababab..."
+    ]
+    assert open_results(joined["again"]).header["model_sha256"] is None
+    convert(joined["several"], "labelstudio", tmp_path / "tasks")
+    (version,) = {
+        prediction["model_version"]
+        for task in json.loads((tmp_path / "tasks" / "tasks.json").read_text())
+        for prediction in task["predictions"]
+    }
+    assert version == "rdlite"
 
 
 def test_files_of_other_classes_are_not_joined_and_other_options_are_told(tmp_path: Path) -> None:

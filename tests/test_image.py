@@ -102,8 +102,14 @@ def test_alpha_is_dropped_and_not_blended(alpha: int) -> None:
         np.testing.assert_array_equal(load(source), picture()[..., ::-1])
 
 
+LONG = 1 << 16
+
+
 def tiff(pixels: np.ndarray, order: str = "<", **changes: int) -> bytes:
-    """An uncompressed TIFF of `(H, W, C)`; `changes` are tags, "t338" being the kind of alpha."""
+    """An uncompressed TIFF of `(H, W, C)`; `changes` are tags, "t338" being the kind of alpha.
+
+    What is above 65,535 is stored as LONG, with the high half taken off: `LONG + 2`.
+    """
     height, width, channels = pixels.shape
     stored = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
     kinds = {"u": 1, "i": 2, "f": 3}
@@ -125,8 +131,8 @@ def tiff(pixels: np.ndarray, order: str = "<", **changes: int) -> bytes:
         if tag in (258, 339) and channels > 2:
             content += struct.pack(order + "HHII", tag, 3, channels, behind + len(extra))
             extra += struct.pack(f"{order}{channels}H", *[value] * channels)
-        elif tag in (273, 279):
-            content += struct.pack(order + "HHII", tag, 4, 1, value)
+        elif tag in (273, 279) or value >= LONG:
+            content += struct.pack(order + "HHII", tag, 4, 1, value % LONG)
         else:
             content += struct.pack(order + "HHIHH", tag, 3, 1, value, 0)
     mark = b"II" if order == "<" else b"MM"
@@ -143,17 +149,22 @@ def test_alpha_of_a_tiff_is_dropped_however_it_is_stored(
     opacity[:, 16:, :], opacity[:, 32:, :] = 128, 0
     upright = np.rot90(picture()[..., ::-1], -1 if orientation == 6 else 0)
     full = np.iinfo(dtype).max // 255
-    for alpha, rgb in {0: picture(), 1: picture() * (opacity / 255), 2: picture()}.items():
+    blended = picture() * (opacity / 255)
+    stored = {0: picture(), 1: blended, 2: picture(), LONG + 1: blended, LONG + 2: picture()}
+    for alpha, rgb in stored.items():
         pixels = np.rint(np.dstack([rgb, opacity]) * full).astype(dtype)
         result = load(tiff(pixels, order, t274=orientation, t338=alpha))
         expected = upright
-        if alpha == 1:  # what is blended with nothing of it is black
+        if rgb is blended:  # what is blended with nothing of it is black
             seen = np.rot90(opacity, -1 if orientation == 6 else 0) > 0
             expected = np.where(seen, upright, 0)
-        np.testing.assert_allclose(result, expected, atol=1 if alpha == 1 else 0)
-    for alpha in (0, 2):
-        gray = np.dstack([picture()[..., :1], opacity]).astype(np.uint8)
+        np.testing.assert_allclose(result, expected, atol=1 if rgb is blended else 0)
+    gray = np.dstack([picture()[..., :1], opacity]).astype(np.uint8)
+    for alpha in (0, 2, LONG + 2):
         np.testing.assert_array_equal(load(tiff(gray, order, t338=alpha))[..., 0], gray[..., 0])
+    for alpha in (1, LONG + 1):
+        with pytest.raises(ImageError, match="its gray values are stored multiplied by"):
+            load(tiff(gray, order, t338=alpha))
 
 
 @pytest.mark.parametrize(

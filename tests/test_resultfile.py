@@ -246,6 +246,7 @@ def test_two_files_joined_are_refused_where_the_second_begins(tmp_path: Path) ->
         (dump_line(header() | {"names": [["a"], 3]}), "damaged: names cannot be read"),
         (dump_line(header() | {"options": [1]}), "damaged: options cannot be read"),
         (dump_line(header() | {"source": 3}), "damaged: source cannot be read"),
+        (dump_line(header() | {"model_sha256": ["a"]}), "damaged: model_sha256 cannot be read"),
         (dump_line(header() | {"source": "a\0"}), "damaged: source cannot be read"),
         (dump_line(header() | {"names": ["a", "\udcff"]}), "damaged: names cannot be read"),
         (dump_line(header() | {"category_ids": [1, 1.5]}), "damaged: category_ids cannot"),

@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdlite import registry
+from rdlite.convert import convert
 from rdlite.detector import Detector
+from rdlite.sinks import open_sink
 from rdlite.sinks.base import to_line
 from rdlite.storage.journal import dump_line
 from tests.command import Printed, cli, lines
@@ -104,6 +106,15 @@ def test_detections_on_standard_output(
     )
     (tmp_path / "printed.jsonl").write_text(capsys.readouterr().out)
     check_results(tmp_path / "printed.jsonl")
+
+
+def test_results_of_several_models_that_were_joined(tmp_path: Path) -> None:
+    files = [tmp_path / f"{sha256}.jsonl" for sha256 in ("ab" * 32, "cd" * 32)]
+    for file in files:
+        with open_sink("jsonl", file, header=header() | {"model_sha256": file.stem}) as sink:
+            sink.write(found(), image="a.jpg")
+    convert(files, "jsonl", tmp_path / "joined.jsonl")
+    check_results(tmp_path / "joined.jsonl")
 
 
 def test_an_annotated_video(tiny_model: Path, tmp_path: Path, capsys: Printed) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from rdlite.errors import OutputError
@@ -33,7 +34,7 @@ def forget_failures(path: Path, inputs: Iterable[str], arguments: Iterable[str])
         path: The file, which need not exist.
         inputs: The files that the run works on.
         arguments: What was named to find them: a line on such a thing itself is removed, and of
-            folders also the lines on files that are no more.
+            folders and patterns also the lines on files that are no more.
 
     Raises:
         OSError: The file cannot be read or removed.
@@ -44,11 +45,17 @@ def forget_failures(path: Path, inputs: Iterable[str], arguments: Iterable[str])
     named = list(filter(None, arguments))
     tried = {_place(name) for name in (*inputs, *named)}
     folders = {os.path.realpath(name) for name in named if os.path.isdir(name)}
+    patterns = [Path(_place(name)).parts for name in named if not os.path.lexists(name)]
 
     def is_tried(place: str | None) -> bool:
         if place is None or place in tried:
             return place is not None
-        return not os.path.lexists(place) and any(str(at) in folders for at in Path(place).parents)
+        if os.path.lexists(place):
+            return False
+        path = Path(place)
+        return any(str(at) in folders for at in path.parents) or any(
+            _leads_to(path.parts, pattern) for pattern in patterns
+        )
 
     lines = path.read_bytes().splitlines()
     kept = [line for line in lines if not is_tried(_subject(line))]
@@ -56,6 +63,16 @@ def forget_failures(path: Path, inputs: Iterable[str], arguments: Iterable[str])
         path.unlink()
     elif len(kept) < len(lines):
         write_whole(path, b"".join(line + b"\n" for line in kept), overwrite=True)
+
+
+def _leads_to(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a pattern matches a file or a folder above it; `*` never matches across folders."""
+    if not pattern:
+        return True
+    first, *others = pattern
+    if first == "**":
+        return any(_leads_to(parts[at:], others) for at in range(len(parts)))
+    return bool(parts) and fnmatchcase(parts[0], first) and _leads_to(parts[1:], others)
 
 
 def _subject(line: bytes) -> str | None:

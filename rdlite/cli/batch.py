@@ -122,7 +122,7 @@ class Report:
         ]
         if totals.units and not ended_early:
             unit = "image" if self._has_images else "frame"
-            parts.append(f"{_ms_each(totals):.1f} ms per {unit}")
+            parts.append(f"{_ms_each(totals):.1f} ms per {unit} with reading and writing")
         sentences = [", ".join(parts)]
         if totals.earlier:
             sentences.append(f"{totals.earlier} of the inputs were done by an earlier run")

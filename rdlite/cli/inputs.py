@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from rdlite.batch.feed import WORK
 from rdlite.errors import OptionError
+from rdlite.sinks import FORMATS
 from rdlite.storage.outputs import Input
 from rdlite.wording import count
 
@@ -28,6 +30,8 @@ VIDEOS: Final = frozenset(
 )
 """What the names of videos end in."""
 
+_RESULTS: Final = tuple({kind.ending for kind in FORMATS.values()})
+
 
 @dataclass(slots=True)
 class Found:
@@ -38,12 +42,14 @@ class Found:
         failed: (argument or folder, reason) of what names no file or cannot be listed.
         skipped: How many files of folders were passed over, by ending.
         links: Folders that were not entered because they are links, which may lead in a circle.
+        outputs: What was left out because a run with this output writes it.
     """
 
     files: list[Input] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     links: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
 
     def skipped_note(self) -> str:
         """Return a sentence on what was passed over, empty if there was nothing."""
@@ -53,6 +59,9 @@ class Found:
         if self.links:
             links = ", ".join(self.links)
             notes.append(f"linked folders not entered: {links}; name them to have them")
+        if self.outputs:
+            number = count(len(self.outputs), "output")
+            notes.append(f"{number} of rdlite left out; the first is {self.outputs[0]}")
         return "; ".join(notes)
 
 
@@ -82,7 +91,8 @@ def find(
         reserved: Names in the output folder that no output of an input may have.
 
     Raises:
-        OptionError: The output goes where a folder or pattern would find it.
+        OptionError: The output goes where a folder or pattern would find it, or where a file that
+            is named is itself.
     """
     endings = {**(IMAGES if images else {}), **dict.fromkeys(VIDEOS, video_ending)}
     other = next(iter(endings.values()))
@@ -96,13 +106,31 @@ def find(
     found = Found()
     places: dict[str, str] = {}
     folders = _Folders()
+    top = os.path.realpath(outside)
+
+    def is_result(path: str) -> bool:
+        """Whether this is a file or folder of results that lies in the output folder."""
+        folder, name = os.path.split(path.rstrip(os.sep))
+        return name.endswith(_RESULTS) and folders.real(folder) == top and os.path.lexists(path)
+
     for source in sources:
+        # Of arguments that a shell made of dir/*, some may be outputs.
+        several = source != "" and len(sources) > 1
+        whole = several and os.path.isdir(Path(source, WORK)) and os.path.realpath(source) == top
+        if (whole and again) or (several and is_result(source)):
+            found.outputs.append(source)
+            continue
         matches, reason = _matches(source, endings, outside, comes_back, found)
-        if not matches:
+        if not matches and whole:
+            found.outputs.append(source)
+        elif not matches:
             found.failed.append((source, f"{source or 'an empty argument'}: {reason}"))
         for path, place in matches.items():
             folder, name = os.path.split(path)
-            places.setdefault(os.path.join(folders.first_name(folder), name), place)
+            if len(matches) > 1 and is_result(path):
+                found.outputs.append(path)
+            else:
+                places.setdefault(os.path.join(folders.first_name(folder), name), place)
     names = _Names(reserved)
     outputs: dict[str, str] = {}
     for renamed in (False, True):  # of clip.mov and clip.mp4, the second is to keep its name
@@ -112,7 +140,12 @@ def find(
                 outputs[path] = names.free(place, ending)
     for path, place in places.items():
         video = _suffix(place) in VIDEOS or not images
+        folder, name = os.path.split(path)
+        if (video or copies) and outputs[path] == name and folders.real(folder) == top:
+            raise OptionError(f"{path} lies where its own output would go; use another -o")
         found.files.append(Input(path, outputs[path], video))
+    if not (found.files or found.failed):
+        found.failed = [(one, f"{one}: is an output of rdlite itself") for one in found.outputs]
     return found
 
 
@@ -220,12 +253,12 @@ class _Folders:
     """Gives every folder one name, though it is also named through a link, or from elsewhere."""
 
     def __init__(self) -> None:
-        self._real = functools.lru_cache(1000)(os.path.realpath)
+        self.real = functools.lru_cache(1000)(os.path.realpath)
         self._names: dict[str, str] = {}
 
     def first_name(self, folder: str) -> str:
         """Return the name under which a folder came first."""
-        return self._names.setdefault(self._real(folder), folder)
+        return self._names.setdefault(self.real(folder), folder)
 
 
 class _Names:

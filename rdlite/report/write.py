@@ -260,13 +260,14 @@ def _figures(file: ResultFile, found: Collected, noun: str) -> list[list[str]]:
 
 
 def _facts(file: ResultFile) -> list[list[str]]:
-    sha256 = str(file.header.get("model_sha256"))
+    sha256 = file.header.get("model_sha256")
     names = [name for name, row in registry.table().items() if row.sha256 == sha256]
+    model = f"{names[0]} ({sha256:.12})" if names else f"with SHA-256 {sha256}"
     options = [f"{key} {value}" for key, value in file.options.items() if value is not None]
     return [
         ["Detections", utf8_name(file.path)],
         *([["Video", utf8_name(file.source)]] if file.source is not None else []),
-        ["Model", f"{names[0]} ({sha256[:12]})" if names else f"with SHA-256 {sha256}"],
+        ["Model", "not stated" if sha256 is None else model],
         ["Options", ", ".join(options) or "not stated"],
         ["Page made by", f"rdlite {rdlite.__version__}"],
     ]

@@ -51,7 +51,7 @@ class LabelStudioSink(Sink):
         super().__init__(path)
         if path == STDOUT:
             raise OptionError("Label Studio's files cannot go to standard output; name a folder")
-        self._version = f"rdlite {str(header.get('model_sha256'))[:12]}"
+        self._version = f"rdlite {header.get('model_sha256') or '':.12}".rstrip()
         self._folder = PartialFolder(path, endings=(_TASKS, _CONFIG), overwrite=overwrite)
         self._tasks = 0
         with self._naming_errors():

@@ -238,6 +238,8 @@ def describe_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 def _model(sha256: Any) -> str:
     """The name of a model that comes with rdlite; of another one the beginning of its sum."""
+    if sha256 is None:
+        return "not stated"
     rows = registry.table().items()
     return next((name for name, row in rows if row.sha256 == sha256), f"{str(sha256)[:12]}...")
 

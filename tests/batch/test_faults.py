@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from rdlite.batch.failures import add_failure, forget_failures
 from rdlite.cli.inputs import find
 from tests.command import cli, lines
 from tests.media import clip
@@ -86,6 +87,36 @@ def test_failures_stay_listed_until_what_they_are_about_is_tried_again(
     for name in ("bad/more/y.jpg", "lone.jpg"):
         shutil.copy("in/a.png", name)
     assert failures("*.gif", "bad", "lone.jpg", "--resume") == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left"),
+    [
+        ("bad/*.jpg", ["bad/more/y.jpg", "bad/more/z.jpg", "x.jpg"]),
+        ("link/*.jpg", ["bad/more/y.jpg", "bad/more/z.jpg", "x.jpg"]),
+        ("bad/*/y.*", ["bad/x.jpg", "bad/more/z.jpg", "x.jpg"]),
+        ("bad/m*", ["bad/x.jpg", "x.jpg"]),
+        ("**/x.jpg", ["bad/more/y.jpg", "bad/more/z.jpg"]),
+        ("bad/**", ["x.jpg"]),
+        ("*.png", ["bad/x.jpg", "bad/more/y.jpg", "bad/more/z.jpg", "x.jpg"]),
+    ],
+)
+def test_failures_of_files_that_are_no_more_are_forgotten_where_a_pattern_would_find_them(
+    pattern: str, left: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "link").symlink_to("bad")
+    errors = tmp_path / "errors.jsonl"
+    for name in ("bad/x.jpg", "bad/more/y.jpg", "bad/more/z.jpg", "x.jpg"):
+        add_failure(errors, name, "this is no image")
+    forget_failures(errors, [], [pattern])
+    assert [line["input"] for line in lines(errors)] == left
+    for name in left:  # what is still there was not tried
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    forget_failures(errors, [], ["**/*", "bad/**"])
+    assert [line["input"] for line in lines(errors)] == left
 
 
 @pytest.mark.parametrize("stem", ["漢" * 82, "a" * 247])

@@ -42,6 +42,14 @@ def test_a_page_has_all_objects(tmp_path: Path) -> None:
     assert ((scores <= table.confidence + 1e-6) & (scores > table.confidence - 0.0001)).all()
 
 
+def test_a_page_names_no_model_where_the_results_name_none(tmp_path: Path) -> None:
+    results = of_images(tmp_path / "found.jsonl", 2)
+    head, rest = results.read_text().split("\n", 1)
+    results.write_text(json.dumps(json.loads(head) | {"model_sha256": None}) + "\n" + rest)
+    page = write_report(results, tmp_path / "page.html", pictures=0).path
+    assert ["Model", "not stated"] in meta(page)["facts"]
+
+
 @given(st.floats(2**-13, 1, width=32))
 def test_a_threshold_lets_the_same_objects_through_as_in_the_file(score: float) -> None:
     one, found = objects((0, 0, 9, 9, score, 0)), Collected()
