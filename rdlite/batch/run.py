@@ -199,7 +199,7 @@ class Batch:
             self._totals.add_image(done.entry, earlier=True)
             return
         summary = summary_from(done.entry)
-        self._totals.add_video(summary, earlier=True)
+        self._totals.add_video(summary, made=0, earlier=True)
         self._listener.video_done(one.path, summary, earlier=True)
 
     def _settle(self, outcome: Outcome) -> None:
@@ -256,7 +256,7 @@ class Batch:
         else:
             if self._videos is not None:
                 self._videos.add(task.number, video.source | summary_values(summary))
-            self._totals.add_video(summary)
+            self._totals.add_video(summary, made=round(video.share * summary.frames))
             self._listener.video_done(path, summary, earlier=False)
         try:
             self._opened.pop(task.number).close(outcome.error)

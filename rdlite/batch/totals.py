@@ -88,12 +88,12 @@ class Totals:
         self.found.update(one["class_name"] for one in line["detections"])
         self.dropped += line["dropped_nonfinite"]
 
-    def add_video(self, summary: VideoSummary, *, earlier: bool = False) -> None:
-        """Count a video."""
+    def add_video(self, summary: VideoSummary, *, made: int, earlier: bool = False) -> None:
+        """Count a video, of whose frames this run made some."""
         self.videos += 1
         self.earlier += earlier
         self.frames += summary.frames
-        self.units += 0 if earlier else summary.frames
+        self.units += made
         self.found.update(summary.detections)
         self.dropped += summary.dropped_nonfinite
         self.damaged += is_damaged(summary)

@@ -116,6 +116,12 @@ class OpenVideo:
         """Frames that are not done yet, as far as the plan knows."""
         return sum(part.frames for part in self._opened.pending)
 
+    @property
+    def share(self) -> float:
+        """How much of it was not made yet when it was opened, from 0 to 1."""
+        whole = self.plan.frames  # 0 where the scan found none
+        return self.frames / whole if whole else float(bool(self._opened.pending))
+
     def tasks(self, *, split: bool) -> Iterator[PartTask | FinishTask]:
         """Yield what is left to do before `finish`, as one task or in parts; or the end of it."""
         pending, header = self._opened.pending, self._opened.header

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -137,7 +138,9 @@ def test_the_longest_names_that_a_file_can_have_are_taken(
     assert {path.name for path in out.iterdir()} == whole | {".rdlite"}
 
 
-def test_a_part_that_is_torn_is_made_again(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_part_that_is_torn_is_made_again(
+    tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
     source = clip(tmp_path / "a.mp4", 600, options={"g": "50"})
     arguments = ("annotate", source, "-o", tmp_path / "out.mp4", "--model", tiny_model)
     assert cli(*arguments) == 0
@@ -152,10 +155,15 @@ def test_a_part_that_is_torn_is_made_again(tiny_model: Path, tmp_path: Path) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rdlite.video.summary.join", lambda *_, **__: os.kill(os.getpid(), 2))
         assert cli(*arguments) == 130
+    frames = len(lines(begun / "part-00001.jsonl"))
     torn(begun / "part-00001.jsonl")
     assert cli(*arguments, "--resume") == 1  # it is found out, named and given up
-    assert cli(*arguments, "--resume") == 0
+    capsys.readouterr()
+    assert cli(*arguments, "--resume", "--json") == 0
     assert (tmp_path / "out.jsonl").read_bytes() == whole
+    summary = json.loads(capsys.readouterr().out)
+    made = 1e3 * summary["seconds"] / summary["ms_each"]
+    assert made == pytest.approx(frames, rel=0.01)  # what another run made is no merit of this one
 
 
 def test_a_name_that_no_label_can_have_fails_alone(
