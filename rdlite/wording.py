@@ -1,6 +1,8 @@
-"""How numbers are told to people."""
+"""How numbers and errors are told to people."""
 
 from __future__ import annotations
+
+from rdlite.errors import RdliteError
 
 
 def count(number: int, one: str, many: str = "") -> str:
@@ -12,3 +14,10 @@ def count(number: int, one: str, many: str = "") -> str:
         many: What otherwise, where that is not `one` with an "s": "frames were".
     """
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def one_sentence(error: Exception) -> str:
+    """Return what went wrong; of an error of the operating system, where and why."""
+    if isinstance(error, OSError) and not isinstance(error, RdliteError):
+        return f"{error.filename or 'output'}: {error.strerror or error}"
+    return str(error)

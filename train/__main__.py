@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rdlite.errors import OptionError, RdliteError
+from rdlite.wording import one_sentence
 from train.config import TrainConfig
 from train.options import add_fields
 from train.pretrain_config import PretrainConfig
@@ -30,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = arguments.pop("run")
     try:
         return run(**arguments) or 0
-    except RdliteError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (RdliteError, OSError) as error:
+        print(f"error: {one_sentence(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; give the same command to go on from what was saved", file=sys.stderr)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from rdlite.storage.partial import write_whole
 
 RECORD = "ablation.json"
 TABLE, CHART = "table.md", "chart.png"
@@ -78,9 +79,8 @@ def _number(value: float | None, spread: float | None = None) -> str:
 def write_record(folder: Path, record: Record) -> None:
     """Write a run's record into its folder, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{RECORD}.partial"
-    temporary.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
-    os.replace(temporary, folder / RECORD)
+    content = json.dumps(asdict(record), indent=1)
+    write_whole(folder / RECORD, content.encode(), overwrite=True)
 
 
 def read_record(folder: Path) -> Record | None:

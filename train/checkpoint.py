@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
-import os
 import pickle
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 
 from rdlite.errors import OptionError
 from rdlite.registry import find, shipped
+from rdlite.storage.partial import write_whole
 from train.config import RunConfig
 
 CHECKPOINT = "checkpoint.pt"
@@ -39,8 +39,14 @@ length in minutes: with a longer one, learning rate and resolution go back to wh
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all."""
-    _write_whole(folder / CHECKPOINT, lambda path: torch.save(state, path))
+    """Write a checkpoint, whole or not at all.
+
+    Raises:
+        OptionError: It cannot be written.
+    """
+    content = io.BytesIO()  # in a file, PyTorch calls a full disk an unexpected position
+    torch.save(state, content)
+    write_whole(folder / CHECKPOINT, content.getvalue(), overwrite=True)
 
 
 def source_path(source: str | Path) -> Path:
@@ -98,13 +104,7 @@ def make_folder(path: str | Path) -> Path:
 def save_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Write a run's settings when it begins, so that it can go on without being told again."""
     text = json.dumps(settings, indent=1) + "\n"
-    _write_whole(folder / SETTINGS, lambda path: path.write_text(text, encoding="utf-8"))
-
-
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    write(temporary)
-    os.replace(temporary, path)
+    write_whole(folder / SETTINGS, text.encode(), overwrite=True)
 
 
 def saved_settings(folder: str | Path) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def truncate_log(log: Path, step: int) -> None:
     """Drop what an interrupted part logged after its last checkpoint: it is done again."""
     rows = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     kept = "".join(f"{row}\n" for row in rows if _step_of(row) <= step)
-    _write_whole(log, lambda path: path.write_text(kept, encoding="utf-8"))
+    write_whole(log, kept.encode(), overwrite=True)
 
 
 def _step_of(row: str) -> float:

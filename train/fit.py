@@ -115,5 +115,6 @@ def _measure_start(
         if results[name].ap < before.ap:
             print(
                 "the run ended below its start; where that is no chance and the start has not "
-                "seen these images, train longer or with a lower --lr"
+                "seen these images, train longer, with a lower --lr, or on few images with "
+                "--freeze backbone"
             )

@@ -18,6 +18,7 @@ from typing import Any
 
 from rdlite.evaluate.cocofile import read_coco
 from rdlite.evaluate.dataset import DataError, ImageStore
+from rdlite.storage.partial import write_whole
 from train.voc import read_voc
 from train.yolo import YAML, find_yaml, read_yolo
 
@@ -169,10 +170,4 @@ def write_coco(content: Mapping[str, Any], path: str | Path) -> None:
         content: The annotations.
         path: The file, overwritten if it exists.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, json.dumps(content).encode(), overwrite=True)

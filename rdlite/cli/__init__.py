@@ -22,6 +22,7 @@ from rdlite.cli.exits import (
 )
 from rdlite.cli.parser import make_parser
 from rdlite.errors import RdliteError
+from rdlite.wording import one_sentence
 
 __all__ = ["main"]
 
@@ -55,10 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if nobody_reads(error):  # whoever read the detections has seen enough
             silence(sys.stdout)
             return OK
-        print(
-            f"rdlite: error: {error.filename or 'output'}: {error.strerror or error}",
-            file=sys.stderr,
-        )
+        print(f"rdlite: error: {one_sentence(error)}", file=sys.stderr)
     drop_unwritable()
     return FAILED
 

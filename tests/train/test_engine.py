@@ -18,6 +18,7 @@ import torch
 from rdlite import Detector
 from rdlite.errors import ModelError, OptionError
 from rdlite.evaluate import evaluate
+from tests.samples import small_disk
 from tests.train.teacher import options
 from train.__main__ import main
 from train.anchors import AnchorShapes, make_anchors
@@ -250,6 +251,20 @@ def test_a_signal_to_every_process_ends_a_run_after_the_step_and_saves_it(
         trainer.fit()
     assert load_checkpoint(trainer.out)["step"] == 3
     assert signal.getsignal(number) == usual
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
+    settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = settings("run", epochs=1)
+    given = {k.replace("_", "-"): v for k, v in run.to_dict().items() if v is not None}
+    with small_disk(1_000_000):  # the decoded images fit in
+        assert main(["fit", *(f"--{k}={v}" for k, v in given.items())]) == 1
+    checkpoint = Path(run.out, "checkpoint.pt")
+    assert capsys.readouterr().err == f"error: {checkpoint} cannot be written: File too large\n"
+    assert not list(Path(run.out).glob("*checkpoint*"))
+    assert main(["fit", "--out", run.out]) == 0
+    assert checkpoint.exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing stops a process there")
