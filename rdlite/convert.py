@@ -9,8 +9,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from rdlite.errors import OptionError, ResultFileError
-from rdlite.resultfile import Record, ResultFile, ends_of, open_results, read_record
-from rdlite.sinks import Sink, open_sink
+from rdlite.resultfile import Record, ResultFile, ends_of, open_results, read_record, stride_of
+from rdlite.sinks import FORMATS, Sink, open_sink
 from rdlite.sinks.base import STDOUT
 from rdlite.storage.journal import describe_difference
 
@@ -64,8 +64,9 @@ def convert(
 
     Args:
         source: A file of JSON lines, or several, in one output. Those have to be of the same
-            classes, and their videos are told apart by their folders; JSON lines then state the
-            model and the options that are the same in all, and no model where there are several.
+            classes and of different images and videos, which are told apart by their folders; JSON
+            lines then state the model and the options that are the same in all, and no model where
+            there are several.
         format: One of `rdlite.sinks.FORMATS`.
         path: The file or folder to write, "-" for standard output.
         overwrite: Replace it if it exists.
@@ -73,22 +74,27 @@ def convert(
             longest end of their name that is a file in it. Frame 123 of `clip.mp4` becomes the
             image `clip.mp4/000123` with whatever ending it has there. Those that are not there are
             counted, and named as if they were; so are those whose file another one has got.
+            Frames count from the `start` of the detection, and so have their images to.
         progress: Called with the number of bytes read since the last call.
 
     Raises:
         ResultFileError: A source is no such file, has no whole line but damaged ones, has other
-            classes than the first, or is about a video of the same name and another size.
+            classes than the first, or is about an image or a video that another one is about; or
+            the images of its frames do not begin where the detection did.
         OptionError: As `open_sink`; or the output is a source.
         RdliteError: The output cannot be written.
     """
-    sources = [source] if isinstance(source, str | os.PathLike) else source
+    sources = source if isinstance(source, Iterable) and not isinstance(source, str) else [source]
     results = [open_results(one) for one in sources]
     _check_output(path, results)
-    done = Converted(notes=_check_alike(results) + _check_videos(results))
+    done = Converted(notes=_check_alike(results))
+    owners = _owners(results)
     folder = None if images is None else _Folder(images)
     with open_sink(format, path, header=_header(results), overwrite=overwrite) as sink:
-        for record in _records(results, done, progress):
-            _write(sink, record if folder is None else folder.rename(record))
+        if folder is not None or FORMATS[format].pictures:
+            done.notes += _late_starts(results)
+        for record in _records(results, owners, folder, done, progress):
+            _write(sink, record)
     done.faults += [] if folder is None else folder.warnings()
     done.notes += sink.warnings()
     return done
@@ -116,21 +122,31 @@ def _write(sink: Sink, record: Record) -> None:
 
 
 def _records(
-    results: list[ResultFile], done: Converted, progress: Callable[[int], object] | None
+    results: list[ResultFile],
+    owners: dict[str, ResultFile],
+    folder: _Folder | None,
+    done: Converted,
+    progress: Callable[[int], object] | None,
 ) -> Iterator[Record]:
     places = _video_places(results)
     for one in results:
         before, position = done.records, 0
+        last: Record | None = None
         for record in one:
+            if len(results) > 1 and record.image is not None:
+                _claim(owners, record.image, one)
             done.records += 1
             done.objects += len(record.found)
             if progress is not None:
                 progress(one.position - position)
                 position = one.position
-            yield record._replace(place=places.get(one.path, record.place))
+            last = record._replace(place=places.get(one.path, record.place))
+            yield last if folder is None else folder.rename(last)
         warnings = one.warnings()
         if warnings and done.records == before:
             raise ResultFileError(f"no line of {one.path} is whole: {warnings[0]}")
+        if folder is not None and last is not None and not warnings:
+            folder.check_end(one, last)
         done.faults += warnings
 
 
@@ -180,33 +196,41 @@ def _check_alike(results: list[ResultFile]) -> list[str]:
     return notes
 
 
-def _check_videos(results: list[ResultFile]) -> list[str]:
-    """Refuse different videos of one name, whose frames would get the same names.
-
-    Returns:
-        A sentence for each that may be a copy, as it has another time alone.
-    """
-    notes = []
-    videos: dict[str, ResultFile] = {}
+def _owners(results: list[ResultFile]) -> dict[str, ResultFile]:
+    """Which file each video is in, as far as headers say: what they name twice is refused."""
+    owners: dict[str, ResultFile] = {}
     for one in results:
-        if one.source is None:
-            continue
-        other = videos.setdefault(os.path.normpath(one.source), one)
-        size, time = (
-            one.header.get(key) != other.header.get(key) for key in ("source_size", "mtime_ns")
+        if one.source is not None:
+            _claim(owners, one.source, one)
+    return owners
+
+
+def _claim(owners: dict[str, ResultFile], name: str, results: ResultFile) -> None:
+    """Refuse an image or a video of another file, whose boxes or frames would mix with these."""
+    owner = owners.setdefault(os.path.normpath(name), results)
+    if owner is not results:
+        raise ResultFileError(
+            f"{name} is in {owner.path} and in {results.path}; leave one of these out, or give "
+            "each an output of its own"
         )
-        if size:
-            raise ResultFileError(
-                f"{other.path} and {one.path} are about files of another size that both are named "
-                f"{one.source}; give each an output of its own, or rename one and detect again"
-            )
-        if time:
-            notes.append(
-                f"{other.path} and {one.path} are about files of one size and another time of "
-                f"change that both are named {one.source}; if one is not a copy of the other, give "
-                "each an output of its own"
-            )
-    return notes
+
+
+def _start(results: ResultFile) -> float:
+    start = results.options.get("start")
+    return start if isinstance(start, int | float) else 0.0
+
+
+def _late_starts(results: list[ResultFile]) -> list[str]:
+    late = [(one.path, _start(one)) for one in results if _start(one) > 0]
+    return [f"frames of {path} are {counted_from(start)}" for path, start in late]
+
+
+def counted_from(start: float) -> str:
+    """Return what to know of frame numbers where the images of the frames are made elsewhere."""
+    return (
+        f"counted from --start {start}; make the images of frames from there on as well "
+        f"(ffmpeg -ss {start})"
+    )
 
 
 def _check_output(path: str | os.PathLike[str], results: list[ResultFile]) -> None:
@@ -233,17 +257,29 @@ class _Folder:
             whole, name = record.image or "", self._find(record.image or "")
             missing = record.place or PurePath(whole or "without a name").name
         else:
-            video, frame = record.image or "video", f"{record.frame:06d}"
-            whole, name = (
-                f"{video}/{frame}",
-                self._find(f"{video}/{frame}", _FRAME_ENDINGS, least=2),
-            )
-            missing = f"{record.place or video}/{frame}{_FRAME_ENDINGS[0]}"
+            whole, name = _frame(record.image, record.frame), self._find_frame(record)
+            missing = _frame(record.place or record.image, record.frame) + _FRAME_ENDINGS[0]
         if name is None or self._taken.setdefault(name, whole) != whole:
             name = PurePath(missing).as_posix()
             self._missing += 1
             self._first = self._first or name
         return record._replace(image=name, place=name, frame=None, pts=None, time=None)
+
+    def check_end(self, results: ResultFile, last: Record) -> None:
+        """Refuse images that go on after the last frame: those before the start are among them."""
+        stride, end = stride_of(results.options), results.options.get("end")
+        if last.frame is None or results.source is None or _start(results) <= 0:
+            return
+        if stride is None or end is not None:  # images after the last frame prove nothing then
+            return
+        if name := self._find_frame(last._replace(frame=last.frame + stride)):
+            raise ResultFileError(
+                f"{self._folder / name} is there, but {results.path} ends at frame {last.frame}, "
+                f"{counted_from(_start(results))}"
+            )
+
+    def _find_frame(self, record: Record) -> str | None:
+        return self._find(_frame(record.image, record.frame), _FRAME_ENDINGS, least=2)
 
     def _find(self, name: str, endings: Sequence[str] = ("",), least: int = 1) -> str | None:
         """Return the path of a file in the folder; it has so many parts of the name or more."""
@@ -259,3 +295,7 @@ class _Folder:
         if not self._missing:
             return []
         return [f"{self._missing} images are not in {self._folder}; the first is {self._first}"]
+
+
+def _frame(video: str | None, frame: int | None) -> str:
+    return f"{video or 'video'}/{frame:06d}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath, PureWindowsPath
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rdlite.errors import OptionError, ResultFileError
-from rdlite.results import Detections
+from rdlite.results import Detections, import_optional
 from rdlite.sinks.base import Where, as_utf8
 from rdlite.sinks.coco import coco_annotations, coco_categories, coco_image
 from rdlite.storage.journal import dump_line
@@ -34,7 +35,8 @@ class Record(NamedTuple):
     Attributes:
         found: The objects; there may be none.
         image: Name of the image or of the video.
-        frame: Index of the frame, counted from 0; None for an image.
+        frame: Index of the frame, counted from 0 at the `start` of the detection; None for an
+            image.
         pts: The frame's time stamp as the video states it.
         time: Seconds from the start of the video.
         place: Path of the image or the video inside a folder of results, which label files take
@@ -70,6 +72,8 @@ class ResultFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not (isinstance(path, str | os.PathLike) and _is_name(os.fspath(path))):
+            raise ResultFileError(f"give the path of a file of results, got {reprlib.repr(path)}")
         self.path = Path(path)
         self.header: Mapping[str, Any] = read_header(path)
         _check_header(self.path, self.header)
@@ -121,10 +125,8 @@ class ResultFile:
             ImportError: pandas is not installed.
             ResultFileError: As iteration.
         """
-        import pandas
-
         chunks = list(self.pandas_chunks())
-        return pandas.concat(chunks, ignore_index=True)
+        return import_optional("pandas").concat(chunks, ignore_index=True)
 
     def pandas_chunks(self, rows: int = _ROWS) -> Iterator[pandas.DataFrame]:
         """Yield the table of `to_pandas` in pieces, for files that are larger than the memory.
@@ -137,6 +139,7 @@ class ResultFile:
             ImportError: pandas is not installed.
             ResultFileError: As iteration.
         """
+        import_optional("pandas")  # or what is missing is told after much reading
         records: list[Record] = []
         waiting, pieces = 0, 0
         for record in self:
@@ -208,6 +211,12 @@ def read_record(line: Mapping[str, Any], header: Mapping[str, Any]) -> Record:
     return Record(found, image, line.get("frame"), line.get("pts"), time, place)
 
 
+def stride_of(options: Mapping[str, Any]) -> int | None:
+    """Return every how manyth frame was looked at, None where options do not say."""
+    stride = options.get("stride")
+    return stride if isinstance(stride, int) and stride > 0 else None
+
+
 def _can_be(key: str, value: Any) -> bool:
     """Whether a value is one that every format can hold; True and False are no numbers here."""
     if key in ("image", "place"):
@@ -276,10 +285,7 @@ def _is_json(header: Mapping[str, Any]) -> bool:
 
 
 def _table(records: list[Record], names: tuple[str, ...]) -> pandas.DataFrame:
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError("to_pandas needs pandas; run `pip install pandas`") from error
+    pandas = import_optional("pandas")
     found = [Detections.empty(), *(record.found for record in records)]
     counts = [len(record.found) for record in records]
     boxes = np.concatenate([one.xyxy for one in found])
@@ -304,8 +310,7 @@ class _Faults:
 
     def __init__(self, results: ResultFile) -> None:
         self._path = results.path
-        stride = results.options.get("stride")
-        self._stride = stride if isinstance(stride, int) and stride > 0 else None
+        self._stride = stride_of(results.options)
         self._counts: Counter[tuple[str, str]] = Counter()
         self._firsts: dict[tuple[str, str], str] = {}
         self._video: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -337,10 +338,7 @@ class Detections:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError("to_pandas needs pandas; run `pip install pandas`") from error
+        pandas = import_optional("pandas")
         frame = pandas.DataFrame(self.xyxy.copy(), columns=["x_min", "y_min", "x_max", "y_max"])
         return frame.assign(
             class_id=self.class_id.copy(),
@@ -354,18 +352,25 @@ class Detections:
         Raises:
             ImportError: supervision is not installed.
         """
-        try:
-            import supervision
-        except ImportError as error:
-            raise ImportError(
-                "to_supervision needs supervision; run `pip install supervision`"
-            ) from error
-        return supervision.Detections(
+        found: supervision.Detections = import_optional("supervision").Detections(
             xyxy=self.xyxy.copy(),
             confidence=self.confidence.copy(),
             class_id=self.class_id.copy(),
             data={"class_name": np.array(self.class_names, dtype=str)},
         )
+        return found
+
+
+def import_optional(name: str) -> Any:
+    """Return a package that rdlite does without, but for the method `to_` and its name.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"to_{name} needs {name}; run `pip install {name}`") from error
 
 
 def _read_only(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:

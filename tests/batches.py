@@ -22,6 +22,7 @@ class Ear:
     def __init__(self, steps: int = 10**9) -> None:
         self.errors: list[str] = []
         self.notes: list[str] = []
+        self.warnings: list[str] = []
         self.units = self.expected = 0.0
         self._steps = steps
 
@@ -30,6 +31,9 @@ class Ear:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
 
     def video_done(self, path: str, summary: VideoSummary, *, earlier: bool) -> None:
         assert summary.results is not None and summary.results.exists()

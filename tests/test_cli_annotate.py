@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import resource
-import shutil
 import signal
 import subprocess
 import time
@@ -85,6 +84,50 @@ def test_a_truncated_video_is_kept_up_to_its_end_and_counted(
     assert summary["damaged"] == 1 and summary["videos"][0]["truncated"]
 
 
+@pytest.mark.parametrize("again", [("--resume", "--quiet"), ("--resume",), ("--resume", "--json")])
+def test_damage_is_named_in_every_run_though_it_is_quiet(
+    again: tuple[str, ...], tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    content = clip(folder / "good.mkv", 60).read_bytes()
+    (folder / "cut.mkv").write_bytes(content[: len(content) // 2])
+    arguments = ("annotate", folder, "-o", tmp_path / "out", "--model", tiny_model)
+    assert cli(*arguments, "--quiet") == 3
+    first = capsys.readouterr()
+    assert first.out == "" and first.err.count("\n") == 1
+    assert first.err.startswith(f"rdlite: {folder / 'cut.mkv'}: The file ends early: ")
+    assert cli(*arguments, *again) == 3
+    assert capsys.readouterr().err == first.err
+
+
+def test_damage_is_named_likewise_where_detections_go_to_standard_output(
+    tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    options = {"movflags": "+faststart"}
+    cut = clip(tmp_path / "cut.mp4", 1200, gop_size=50, container_options=options)
+    content = cut.read_bytes()
+    cut.write_bytes(content[: len(content) * 2 // 3])
+    said = []
+    for output in ("-", tmp_path / "out"):
+        assert cli("detect", cut, "-o", output, "--model", tiny_model, "--quiet") == 3
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1]
+    last = said[0].splitlines()[-1]
+    assert last.startswith(f"rdlite: {cut}: The file ends early: ")
+    assert 550 < int(last.split()[6]) < 900
+
+
+def test_a_run_in_which_all_failed_does_not_block_the_next(
+    videos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("-o", out, "--model", tiny_model)
+    assert cli("annotate", videos / "a.mp4", *arguments) == 1
+    assert [path.name for path in out.iterdir()] == ["errors.jsonl"]
+    assert cli("annotate", videos / "b.mp4", *arguments) == 0
+
+
 def test_existing_files_are_only_replaced_on_demand(
     videos: Path, tiny_model: Path, tmp_path: Path, capsys: Printed
 ) -> None:
@@ -95,10 +138,9 @@ def test_existing_files_are_only_replaced_on_demand(
         (out / name).write_text("of the user")
         for options in ((), ("--resume",)):
             assert cli(*arguments, *options) == 1
-            assert f"{name} exists already; use --overwrite" in capsys.readouterr().err
+            assert f"{name} exists already; choose another name" in capsys.readouterr().err
         assert (out / name).read_text() == "of the user"
         (out / name).unlink()
-        shutil.rmtree(out / ".rdlite")
     assert cli(*arguments) == 0
     assert cli(*arguments) == 1
     assert f"{out} holds an earlier run" in capsys.readouterr().err
@@ -143,6 +185,8 @@ def test_one_video_that_is_done_is_not_done_again(
     capsys.readouterr()
     assert cli(*arguments, "--resume") == 0
     assert capsys.readouterr().err == f"rdlite: {target} is done already\n"
+    assert cli(*arguments, "--resume", "--quiet") == 0
+    assert capsys.readouterr().err == ""
     assert cli(*arguments, "--resume", "--iou", 0.4) == 1
     assert "written with other settings (iou was 0.5, now 0.4)" in capsys.readouterr().err
     assert cli(*arguments, "--resume", "--crf", 30, "--no-audio") == 1

@@ -55,6 +55,15 @@ def test_an_ending_chooses_one_of_them(
     assert cli(*arguments, "--overwrite") == 0
 
 
+def test_quiet_says_what_was_passed_over(
+    models: list[str], photos: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    arguments = ("compare", photos, *models, "-o", tmp_path / "a.html", "--quiet")
+    assert cli(*arguments) == 3
+    printed = capsys.readouterr()
+    assert printed.out == "" and "1 file passed over for its ending: 1 .txt" in printed.err
+
+
 def test_json_has_the_numbers_and_all_failures(
     models: list[str], photos: Path, tmp_path: Path, capsys: Printed
 ) -> None:

@@ -65,6 +65,19 @@ def test_a_folder_can_become_one_output(tmp_path: Path, capsys: Printed) -> None
     assert capsys.readouterr().err.count("--join and -o go together") == 2
 
 
+def test_what_is_in_two_files_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: Printed
+) -> None:
+    file = video_results(tmp_path / "in")
+    again = Path(shutil.copy(file, file.with_name("again.jsonl")))
+    join = ("--format", "yolo", "--join", "-o", tmp_path / "labels")
+    assert cli("convert", file, again, *join) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/in/clip.mp4 is in {file} and in {again}; " in said
+    assert said.count("\n") == 1
+    assert names(tmp_path) == ["in/again.jsonl", "in/clip.jsonl", "in/clip.mp4"]
+
+
 def test_standard_output_is_the_format_alone(tmp_path: Path) -> None:
     file = video_results(tmp_path / "in")
     done = subprocess.run(

@@ -17,6 +17,7 @@ from rdlite import Detector
 from rdlite.image import load
 from tests.command import Printed, cli, command, lines, names
 from tests.conftest import ModelWriter, constant_model, tiny_spec
+from tests.media import clip
 
 
 def test_copies_and_jsonl_are_written_and_a_bad_file_stops_nothing(
@@ -87,14 +88,30 @@ def test_existing_files_are_only_replaced_on_demand(
     out.mkdir()
     (out / "a.png").write_text("of the user")
     assert cli(*arguments) == 1
-    assert "a.png exists already; use --overwrite" in capsys.readouterr().err
+    assert "a.png exists already; choose another name" in capsys.readouterr().err
     assert cli(*arguments, "--resume") == 1  # the record does not say that it is ours
     assert (out / "a.png").read_text() == "of the user"
     assert len(lines(out / "errors.jsonl")) == 1
+    assert cli(*arguments, "--overwrite") == 0
     assert cli(*arguments) == 1
     assert f"{out} holds an earlier run" in capsys.readouterr().err
     assert cli(*arguments, "--overwrite", "--conf", 0.9) == 0
     assert names(out) == ["a.png", "detections.jsonl"]
+
+
+def test_a_run_in_which_all_failed_does_not_block_the_next(
+    photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("-o", out, "--model", tiny_model)
+    for more in ((), ("--resume",), ()):
+        assert cli("detect", photos / "bad.jpg", *arguments, *more) == 1
+        assert [path.name for path in out.iterdir()] == ["errors.jsonl"]
+    assert cli("detect", photos / "a.png", *arguments) == 0
+    assert cli("detect", photos / "bad.jpg", *arguments, "--resume") == 1
+    assert cli("detect", photos / "a.png", *arguments, "--resume") == 0
+    assert names(out) == ["a.png", "detections.jsonl", "errors.jsonl"]
+    assert len(lines(out / "detections.jsonl")) == 2
 
 
 @pytest.mark.parametrize("output", [".", "link", "more/.."])
@@ -179,12 +196,32 @@ def test_standard_output_holds_the_detections_only(
     assert names(photos) == before
 
 
-def test_quiet_says_only_what_went_wrong(
+def test_quiet_says_only_what_went_wrong_or_was_passed_over(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: Printed
 ) -> None:
     assert cli("detect", photos, "-o", tmp_path / "out", "--model", tiny_model, "--quiet") == 3
     printed = capsys.readouterr()
-    assert printed.out == "" and printed.err.count("\n") == 1 and "bad.jpg" in printed.err
+    first, second = printed.err.splitlines()
+    assert printed.out == "" and "bad.jpg" in second
+    assert first == "rdlite: 1 file passed over for its ending: 1 .txt"
+
+
+@pytest.mark.parametrize(
+    ("start", "format", "told"), [(1, "coco", 1), (0, "coco", 0), (1, "csv", 0)]
+)
+def test_pictures_named_by_a_frame_say_what_the_frame_is_counted_from(
+    start: int, format: str, told: int, tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    source = clip(tmp_path / "a.mp4", 40)
+    arguments = ("--start", start, "--format", format, "--model", tiny_model, "--quiet")
+    assert cli("detect", source, "-o", tmp_path / "out", *arguments) == 0
+    sentence = "frames are counted from --start 1.0; make the images of frames from there on"
+    assert capsys.readouterr().err.count(sentence) == told
+    results = tmp_path / "results"
+    assert cli("detect", source, "-o", results, *arguments, "--format", "jsonl") == 0
+    file = results / "a.jsonl"
+    assert cli("convert", file, "--format", format, "-o", tmp_path / "b", "--quiet") == 0
+    assert capsys.readouterr().err.count("counted from --start 1.0") == told
 
 
 def test_folders_that_cannot_be_listed_are_failures(
@@ -344,5 +381,16 @@ def test_files_passed_over_for_their_endings_are_counted(
     cv2.imwrite(str(folder / "a.png"), squares)
     for name in ("b.heic", "c.HEIC", "noending", ".hidden"):
         (folder / name).write_bytes(b"x")
-    assert cli("detect", folder, "-o", tmp_path / "out", "--model", tiny_model) == 0
-    assert "3 files passed over for their endings: 2 .heic, 1 without" in capsys.readouterr().err
+    assert cli("detect", folder, "-o", tmp_path / "out", "--model", tiny_model, "--json") == 0
+    printed = capsys.readouterr()
+    assert "3 files passed over for their endings: 2 .heic, 1 without" in printed.err
+    assert json.loads(printed.out)["passed_over"] == {".heic": 2, "": 1}
+
+
+def test_the_summary_counts_what_an_earlier_run_did(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    arguments = ("-o", tmp_path / "out", "--model", tiny_model, "--resume")
+    assert cli("detect", photos / "a.png", *arguments) == 0
+    assert cli("detect", photos / "a.png", *arguments) == 0
+    assert "; 1 input was done by an earlier run; " in capsys.readouterr().out

@@ -105,6 +105,17 @@ def test_annotations_that_are_no_file_are_refused_at_once(tmp_path: Path, capsys
     assert "is not a regular file" in capsys.readouterr().err
 
 
+def test_a_file_that_cannot_be_read_is_not_called_no_json(
+    truth: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    gone = tmp_path / "gone.json"
+    said = f"rdlite: error: {gone}: cannot be read (No such file or directory)\n"
+    assert cli("eval", gone, tmp_path) == 1
+    assert capsys.readouterr().err == said
+    assert cli("eval", truth, "--results", gone) == 1
+    assert capsys.readouterr().err == said
+
+
 def test_pictures_show_any_class_and_model(
     truth: Path, tmp_path: Path, tiny_model: Path, capsys: Printed
 ) -> None:

@@ -116,6 +116,29 @@ def test_what_is_misspelt_is_guessed_in_one_line(line: str, meant: str, capsys: 
     assert meant in error and error.startswith("rdlite: error: ") and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("detect {}", "-dash.jpg"),
+        ("detect a.jpg {}", "-dash.jpg"),
+        ("detect {}", "--dash.jpg"),
+        ("detect {}", "-out.jpg"),  # -o with a value, but for the file
+        ("annotate {} -o x", "-dash.mp4"),
+        ("{}", "-dash.jpg"),
+    ],
+)
+def test_a_file_that_begins_like_an_option_gets_a_hint(
+    line: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("")
+    with pytest.raises(SystemExit) as stop:
+        main(line.format(name).split())
+    error = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert f" (for the file, write ./{name}); see " in error and error.count("\n") == 1
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """A folder with an image, a clip, a model, results of both, and an annotation file."""

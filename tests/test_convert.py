@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from rdlite.convert import Converted, convert
 from rdlite.errors import OptionError, ResultFileError
-from rdlite.resultfile import open_results
 from rdlite.results import Detections
 from rdlite.sinks import FORMATS, open_sink, to_line
 from rdlite.storage.journal import Journal, dump_line
@@ -159,116 +158,11 @@ def video_results(folder: Path, step: int = 1, video: bytes = b"", **options: An
     return folder / "clip.jsonl"
 
 
-def test_several_files_become_one_and_their_videos_stay_apart(tmp_path: Path) -> None:
-    files = [video_results(tmp_path / "in" / name) for name in "ab"]
-    progress: list[int] = []
-    done = convert(files, "yolo", tmp_path / "labels", progress=progress.append)
-    assert (done.records, done.objects, done.faults, done.notes) == (4, 8, [], [])
-    assert sum(progress) == sum(file.stat().st_size for file in files)
-    names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("0*.txt"))
-    assert names == [f"labels/{v}/clip.mp4/00000{n}.txt" for v in "ab" for n in range(2)]
-    convert(files, "coco", tmp_path / "a.json")
-    coco = json.loads((tmp_path / "a.json").read_text())
-    assert [image["id"] for image in coco["images"]] == [1, 2, 3, 4]
-    assert coco["images"][2]["file_name"] == f"{tmp_path}/in/b/clip.mp4/000000"
-    convert(files, "jsonl", tmp_path / "all.jsonl")
-    joined = open_results(tmp_path / "all.jsonl")
-    assert [(r.image, r.frame) for r in joined] == [
-        (str(file.with_suffix(".mp4")), n) for file in files for n in range(2)
-    ]
-    assert (joined.source, joined.warnings()) == (None, [])
-
-
-def test_joined_files_say_of_all_lines_only_what_holds_for_all(tmp_path: Path) -> None:
-    with open_sink("jsonl", tmp_path / "a.jsonl", header=header(options={"conf": 0.3})) as sink:
-        sink.write(found(), image="a.jpg", place="a.jpg")
-    files = [tmp_path / "a.jsonl"]
-    for stride in (2, 2, 3):
-        options = {"stride": stride, "conf": 0.3}
-        folder = tmp_path / f"in-{len(files)}"
-        files.append(video_results(folder, stride, options=options))
-    for number, (group, options) in enumerate(
-        [
-            (files[:2], {"conf": 0.3}),
-            (files[1:3], {"stride": 2, "conf": 0.3}),
-            (files[1:], {"conf": 0.3}),
-        ]
-    ):
-        joined = tmp_path / f"joined-{number}.jsonl"
-        assert convert(group, "jsonl", joined).faults == []
-        assert open_results(joined).options == options
-        assert convert(joined, "csv", tmp_path / f"{number}.csv").faults == []
-
-
-def test_different_videos_of_one_name_are_not_joined(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = []
-    for name in "ab":
-        (tmp_path / name).mkdir()
-        monkeypatch.chdir(tmp_path / name)
-        files.append(video_results(Path("in"), video=name.encode() * len(files)).absolute())
-    with pytest.raises(ResultFileError) as caught:
-        convert(files, "coco", tmp_path / "a.json")
-    assert str(caught.value).startswith(
-        f"{files[0]} and {files[1]} are about files of another size that both are named "
-        "in/clip.mp4; "
-    )
-    assert not (tmp_path / "a.json").exists()
-    (tmp_path / "again.jsonl").write_bytes(files[0].read_bytes())
-    assert convert([files[0], tmp_path / "again.jsonl"], "csv", tmp_path / "a.csv").records == 4
-
-
 def changed(path: Path, name: str, **keys: Any) -> Path:
     """A copy of a file of results, beside it, with another header."""
     head, rest = path.read_text().split("\n", 1)
     path.with_name(name).write_text(dump_line(json.loads(head) | keys) + rest)
     return path.with_name(name)
-
-
-def test_a_video_and_its_copy_are_one_and_their_times_are_told(tmp_path: Path) -> None:
-    one = video_results(tmp_path / "a")
-    copy = changed(one, "copy.jsonl", mtime_ns=1)
-    done = convert([one, copy], "csv", tmp_path / "a.csv")
-    assert (done.records, done.faults) == (4, [])
-    (note,) = done.notes
-    assert note.startswith(f"{one} and {copy} are about files of one size and another time")
-
-
-def test_joined_files_state_a_model_only_where_there_is_one(tmp_path: Path) -> None:
-    first = video_results(tmp_path / "a")
-    other = changed(first, "other.jsonl", model_sha256="cd" * 32)
-    joined = {name: tmp_path / f"{name}.jsonl" for name in ("same", "several", "again")}
-    assert convert([first, first], "jsonl", joined["same"]).notes == []
-    assert open_results(joined["same"]).header["model_sha256"] == "ab" * 32
-    told = "model was abababababab..., now cdcdcdcdcdcd..."
-    assert convert([first, other], "jsonl", joined["several"]).notes == [
-        f"{other} was made otherwise than {first}: {told}"
-    ]
-    assert open_results(joined["several"]).header["model_sha256"] is None
-    assert convert([joined["several"], first], "jsonl", joined["again"]).notes == [
-        f"{first} was made otherwise than {joined['several']}: "
-        "model was not stated, now abababababab..."
-    ]
-    assert open_results(joined["again"]).header["model_sha256"] is None
-    convert(joined["several"], "labelstudio", tmp_path / "tasks")
-    (version,) = {
-        prediction["model_version"]
-        for task in json.loads((tmp_path / "tasks" / "tasks.json").read_text())
-        for prediction in task["predictions"]
-    }
-    assert version == "rdlite"
-
-
-def test_files_of_other_classes_are_not_joined_and_other_options_are_told(tmp_path: Path) -> None:
-    first = video_results(tmp_path / "a", options={"conf": 0.3})
-    other = video_results(tmp_path / "b", options={"conf": 0.5})
-    done = convert([first, other], "csv", tmp_path / "a.csv")
-    assert done.notes == [f"{other} was made otherwise than {first}: conf was 0.3, now 0.5"]
-    cats = video_results(tmp_path / "c", names=("cat", "dog"))
-    with pytest.raises(ResultFileError, match=f"{cats} has other classes than {first}"):
-        convert([first, cats], "csv", tmp_path / "b.csv")
-    assert not (tmp_path / "b.csv").exists()
 
 
 def test_images_are_named_as_they_lie_in_a_folder(tmp_path: Path) -> None:
@@ -339,6 +233,58 @@ def test_frames_are_named_as_pictures_of_them(tmp_path: Path) -> None:
     coco = json.loads((tmp_path / "a.json").read_text())
     names = [image["file_name"] for image in coco["images"]]
     assert (names, done.faults) == (["clip.mp4/000000.jpg", "clip.mp4/000001.png"], [])
+
+
+def pictures(folder: Path, count: int) -> Path:
+    (folder / "clip.mp4").mkdir(parents=True)
+    for number in range(count):
+        (folder / "clip.mp4" / f"{number:06d}.jpg").touch()
+    return folder
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv", "coco", "yolo", "voc", "labelstudio"])
+def test_that_frames_are_counted_from_a_start_is_said_where_they_become_pictures(
+    format: str, tmp_path: Path
+) -> None:
+    late = video_results(tmp_path / "late", options={"stride": 1, "start": 2.5})
+    told = [
+        f"frames of {late} are counted from --start 2.5; make the images of frames from there on "
+        "as well (ffmpeg -ss 2.5)"
+    ]
+    plain = [] if format in ("jsonl", "csv") else told
+    frames = pictures(tmp_path / "frames", 2)
+    assert convert(late, format, tmp_path / "a").notes == plain
+    assert convert(late, format, tmp_path / "b", images=frames).notes == told
+    whole = video_results(tmp_path / "whole", options={"stride": 1, "start": None})
+    zero = changed(whole, "zero.jsonl", options={"stride": 1, "start": 0.0})
+    for number, file in enumerate((whole, zero)):
+        assert convert(file, format, tmp_path / f"{number}", images=frames).notes == []
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_pictures_that_go_on_after_the_last_frame_are_of_another_range(
+    stride: int, tmp_path: Path
+) -> None:
+    """The last frame is `stride`, and as many pictures less one may come after it."""
+    late = video_results(tmp_path / "in", stride, options={"stride": stride, "start": 2.0})
+    same, longer = (
+        pictures(tmp_path / name, 2 * stride + more) for more, name in enumerate(("same", "longer"))
+    )
+    assert convert(late, "coco", tmp_path / "a.json", images=same).records == 2
+    with pytest.raises(ResultFileError) as caught:
+        convert(late, "coco", tmp_path / "b.json", images=longer)
+    assert str(caught.value).startswith(
+        f"{longer}/clip.mp4/{2 * stride:06d}.jpg is there, but {late} ends at frame {stride}, "
+        "counted from --start 2.0; "
+    )
+    assert not list(tmp_path.glob("*b.json*"))
+    shorter = {"stride": stride, "end": 4.0}
+    for number, start in enumerate((2.0, None)):  # the pictures may begin where the frames do
+        file = changed(late, f"{number}.jsonl", options=shorter | {"start": start})
+        assert convert(file, "csv", tmp_path / f"{number}", images=longer).records == 2
+    late.write_bytes(late.read_bytes()[:-9])  # its last frame is not known any more
+    done = convert(late, "csv", tmp_path / "cut", images=longer)
+    assert (done.records, len(done.faults)) == (1, 1)
 
 
 def test_coco_has_what_fiftyone_imports(tmp_path: Path) -> None:

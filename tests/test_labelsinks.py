@@ -61,9 +61,15 @@ def test_images_of_one_stem_have_their_own_labels(sink: Any, ending: str, tmp_pa
     expected = ["b/a", "b/a.png", "b/a.png.gif", "b/a.png-2", "b/a.PNG", "b/A"]
     assert names(tmp_path / "labels") == {f"{name}{ending}" for name in expected}
     (sentence,) = labels.warnings()
-    assert sentence.startswith(
-        f"4 labels have the whole name of their image, such as b/a.png{ending}, "
+    first = (
+        f"the first is b/a.png{ending}: trainers read b/a{ending} for b/a.png, which is not about "
+        "it; rename such images, and detect again"
     )
+    assert sentence == (
+        f"4 labels are not called like their images, as those names are taken; {first}"
+    )
+    (sentence,) = written(sink, tmp_path / "one", *images[:2]).warnings()
+    assert sentence == f"1 label is not called like its image, as that name is taken; {first}"
 
 
 def test_an_image_that_is_called_classes_does_not_replace_the_names(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_picture_is_saved_only_in_formats_that_it_knows(name: str, tmp_path: P
 def test_a_saved_picture_is_replaced_only_when_asked(tmp_path: Path) -> None:
     path, picture = tmp_path / "a.png", Picture(np.zeros((4, 4, 3), np.uint8))
     path.write_text("of the user")
-    with pytest.raises(OptionError, match="exists already"):
+    with pytest.raises(OptionError, match=r"exists already; .* overwrite=True \(--overwrite\)"):
         picture.save(path)
     assert path.read_text() == "of the user"
     picture.save(path, overwrite=True)

@@ -120,9 +120,30 @@ def test_stream_takes_a_reader_and_logs_what_was_lost(
     reader = VideoReader(path, stride=5)
     assert len(list(stream(TwoBoxes(), reader))) == 2
     assert reader.frames_read == 10
-    assert "no usable time stamp" in caplog.text
+    assert f"{path}: 10 frames have no usable time stamp" in caplog.text
     with pytest.raises(OptionError, match="VideoReader"):
         stream(TwoBoxes(), reader, stride=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"source": 0}, VideoError, "a video must be .*, got int; live cameras are not read"),
+        ({"output": None}, OptionError, "output must be a path, got NoneType"),
+        ({"output": ""}, OptionError, "output must name a file, got ''"),
+        ({"output": "a\0.mp4"}, OptionError, "output must name a file, got "),
+        ({"jsonl": 1}, OptionError, "jsonl must be a path, got int"),
+        ({"jsonl": ""}, OptionError, "jsonl must name a file, got ''"),
+    ],
+)
+def test_what_is_no_path_is_refused(
+    arguments: dict[str, Any], error: type[Exception], text: str, tmp_path: Path
+) -> None:
+    source = clip(tmp_path / "a.mp4", 3)
+    paths: dict[str, Any] = {"source": source, "output": tmp_path / "out.mp4"}
+    with pytest.raises(error, match=text):
+        annotate_video(TwoBoxes(), **paths | arguments)
+    assert os.listdir(tmp_path) == ["a.mp4"]
 
 
 # The source is not whole.

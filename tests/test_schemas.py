@@ -112,7 +112,7 @@ def test_results_of_several_models_that_were_joined(tmp_path: Path) -> None:
     files = [tmp_path / f"{sha256}.jsonl" for sha256 in ("ab" * 32, "cd" * 32)]
     for file in files:
         with open_sink("jsonl", file, header=header() | {"model_sha256": file.stem}) as sink:
-            sink.write(found(), image="a.jpg")
+            sink.write(found(), image=f"{file.stem}.jpg")
     convert(files, "jsonl", tmp_path / "joined.jsonl")
     check_results(tmp_path / "joined.jsonl")
 

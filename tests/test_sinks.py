@@ -20,7 +20,6 @@ from tests.command import lines
 from tests.samples import CATEGORY_IDS, found, header, small_disk
 
 ALL = pytest.mark.parametrize("format", FORMATS)
-STREAMS = pytest.mark.parametrize("format", [name for name in FORMATS if FORMATS[name].stdout])
 FILES = pytest.mark.parametrize("format", [name for name in FORMATS if not FORMATS[name].folder])
 
 
@@ -120,72 +119,9 @@ def test_a_disk_that_is_full_for_the_images_of_coco_is_named(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-@STREAMS
-def test_some_formats_go_to_standard_output(
-    format: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with make(format, "-") as sink:
-        sink.write(found(), image="a.jpg")
-    assert "traffic light" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("format", [name for name in FORMATS if not FORMATS[name].stdout])
-def test_the_others_name_what_they_need(
-    format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(OptionError, match="cannot go to standard output; name a f"):
-        make(format, "-")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(OptionError, match=r"one of jsonl, coco, .*, labelstudio, got 'xml'"):
         open_sink("xml", "a", header=header())
-
-
-STREAM = """
-import sys
-from rdlite.sinks import open_sink
-from tests.samples import found, header
-with open_sink(sys.argv[1], "-", header=header()) as sink:
-    for _ in range(int(sys.argv[2])):
-        sink.write(found(), image="\\udcff")
-"""
-
-
-def stream(format: str, count: int, **options: Any) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", STREAM, format, str(count)]
-    root = Path(__file__).parents[1]
-    return subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, **options)
-
-
-@STREAMS
-def test_a_name_that_standard_output_cannot_spell_is_escaped(format: str) -> None:
-    process = stream(format, 1, stdout=subprocess.PIPE)
-    output, errors = process.communicate()
-    assert (process.returncode, errors) == (0, b"")
-    assert b"\\udcff" in output
-
-
-@STREAMS
-def test_a_closed_standard_output_is_a_broken_pipe(format: str) -> None:
-    process = stream(format, 10_000, stdout=subprocess.PIPE)
-    assert process.stdout is not None and process.stderr is not None
-    process.stdout.readline()
-    process.stdout.close()
-    assert process.stderr.read().count(b"\nBrokenPipeError") >= 1
-    process.stderr.close()
-    assert process.wait() != 0
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, which Linux has")
-@STREAMS
-def test_a_full_disk_behind_standard_output_is_named(format: str) -> None:
-    with open("/dev/full", "w") as full:
-        process = stream(format, 1, stdout=full)
-        _, errors = process.communicate()
-    assert b"- cannot be written: No space left on device" in errors
 
 
 def test_jsonl_holds_a_header_and_one_line_per_image(tmp_path: Path) -> None:

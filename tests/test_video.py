@@ -198,7 +198,10 @@ def test_too_many_damaged_packets_in_a_row_are_an_error(tmp_path: Path) -> None:
     for position, size in packets[20 : 21 + MAX_BAD_PACKETS]:
         data[position : position + size] = b"\xff" * size
     path.write_bytes(data)
-    with VideoReader(path) as reader, pytest.raises(VideoError, match=r"a\.mp4.*33 packets"):
+    with (
+        VideoReader(path) as reader,
+        pytest.raises(VideoError, match=r"a\.mp4.*33 packets.*\(--end\)"),
+    ):
         list(reader)
 
 
@@ -215,6 +218,12 @@ def test_a_file_cut_short_gives_the_frames_before_the_cut(tmp_path: Path, name: 
     assert found[:35] == list(range(35))
     assert reader.truncated
     assert "ends early" in reader.warnings()[-1]
+
+
+@pytest.mark.parametrize(("source", "got"), [(0, "int; live cameras are"), (None, "NoneType$")])
+def test_what_is_no_path_is_refused(source: object, got: str) -> None:
+    with pytest.raises(VideoError, match=f"a video must be the path of a file, got {got}"):
+        VideoReader(source)  # type: ignore[arg-type]
 
 
 def test_stopping_at_end_is_not_called_truncated(tmp_path: Path) -> None:

@@ -131,6 +131,16 @@ def test_an_encoder_takes_any_rate(tmp_path: Path, rate: Fraction) -> None:
     assert frame_times(tmp_path / "a.mp4") == [tick * BASE for tick in ticks]
 
 
+def test_an_encoder_that_cannot_be_started_is_not_taken_for_a_file_that_cannot_be_written(
+    tmp_path: Path,
+) -> None:
+    """As one of a graphics card that is not there; this one knows few rates."""
+    text = r"encoder mpeg1video could not be started .* \(FFmpeg: invalid argument\); .*--codec"
+    with pytest.raises(OptionError, match=text):
+        PartWriter(tmp_path / "a.mp4", encoding("mpeg1video", rate=Fraction(7)))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_threads_and_preset_reach_the_encoder(tmp_path: Path) -> None:
     ticks = range(0, 36_000, 3600)
     for preset in ("ultrafast", "slow", None):

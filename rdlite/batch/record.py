@@ -20,7 +20,7 @@ class Record:
     """A journal with an entry for each finished input, which finds them again.
 
     In memory are nine bytes for each input; everything else is read from the file. Use it in a
-    `with` statement.
+    `with` statement, which removes the file if it ends without an error and nothing is recorded.
 
     Args:
         path: The journal.
@@ -47,7 +47,7 @@ class Record:
         resume: bool,
         overwrite: bool,
     ) -> None:
-        self.changed = self._others = 0
+        self.changed = self._others = self._finished = 0
         self.published: set[str] = set()
         self._inputs = inputs
         self._offsets = array("q", [-1]) * len(inputs)
@@ -60,9 +60,16 @@ class Record:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._file.close()
         self._journal.close()
+        if kind is None and self.empty:
+            self._journal.path.unlink(missing_ok=True)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no input is recorded as finished, and nothing was made from the record."""
+        return not (self._finished or self.published)
 
     def begin(self, numbers: Iterable[int]) -> None:
         """Note that the outputs of these inputs, not there yet, are from now on this batch's."""
@@ -93,6 +100,7 @@ class Record:
             RdliteError: The journal has vanished, or the disk is full.
         """
         path, output = self._key(number)
+        self._finished += 1
         self._offsets[number] = self._append({"input": path, "output": output, **entry})
 
     def get(self, number: int) -> dict[str, Any] | None:
@@ -116,13 +124,11 @@ class Record:
             if offset >= 0:
                 yield self._read(number)
 
-    def notes(self) -> list[str]:
-        """Return a sentence on each thing in the journal that was not as expected."""
-        changed = count(self.changed, "input has", "inputs have")
+    def warnings(self) -> list[str]:
+        """Return a sentence on each kind of entries in the journal that are left out."""
         others = count(self._others, "entry of the record is", "entries of the record are")
         dropped = count(self._journal.dropped, "damaged entry", "damaged entries")
         texts = {
-            f"{changed} changed since an earlier run: done anew": self.changed,
             f"{others} about no input of this run: left out": self._others,
             f"{dropped} at the end of the record: dropped": self._journal.dropped,
         }
@@ -162,6 +168,7 @@ class Record:
             for _, output in entry.get("begun", ()):
                 self._take_place(outputs.get(output))
             if "input" in entry:
+                self._finished += 1
                 number = outputs.get(entry["output"])
                 self._take_place(number)
                 if number is not None and number == paths.get(entry["input"]):

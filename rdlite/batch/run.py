@@ -30,6 +30,7 @@ from rdlite.storage.lock import Lock
 from rdlite.storage.outputs import Input, refuse_existing, utf8_name
 from rdlite.storage.partial import remove_leftovers
 from rdlite.video.job import VideoJob, check_options, video_versions
+from rdlite.wording import count
 from rdlite.workers.pool import Outcome, Pool
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class Batch:
     def run(self, failed: Iterable[tuple[str, str]] = ()) -> None:
         """Do all that is not done yet, and at the end write the detections in all images.
 
-        An exception ends it; what is done by then stays for a run with `resume`.
+        An exception ends it; what is done by then stays for a run with `resume`. Where all inputs
+        have failed there is nothing to go on with, and no record stays.
 
         Args:
             failed: (name, reason) of what is known to fail, to be reported with the others.
@@ -109,6 +111,7 @@ class Batch:
         """Lock the output folder and open the record."""
         job, work = self._job, self._job.folder / WORK
         work.mkdir(exist_ok=True)
+        stack.callback(_remove_empty, work)
         stack.enter_context(Lock(work / "lock"))
         images, videos = self._counts
         self._refuse_existing(work)
@@ -126,7 +129,7 @@ class Batch:
         """Raise before anything is written if a file would be replaced unasked."""
         job = self._job
         wanted = zip(("images", "videos"), self._counts, strict=True)
-        paths = [work / f"{name}.jsonl" for name, count in wanted if count]
+        paths = [work / f"{name}.jsonl" for name, number in wanted if number]
         for path in paths if not (job.resume or job.overwrite) else ():
             if path.exists():
                 raise OptionError(
@@ -261,7 +264,7 @@ class Batch:
         try:
             self._opened.pop(task.number).close(outcome.error)
         except OSError as error:
-            self._listener.note(f"{video.job.folder} cannot be removed: {error.strerror}")
+            self._listener.warn(f"{video.job.folder} cannot be removed: {error.strerror}")
 
     def _fail(self, source: str | Path, error: str) -> None:
         self._totals.failed += 1
@@ -272,26 +275,35 @@ class Batch:
     def _report_changes(self) -> None:
         for record in filter(None, (self._images, self._videos)):
             self._totals.changed += record.changed
-            for note in record.notes():
-                self._listener.note(note)
+            if record.changed:
+                changed = count(record.changed, "input has", "inputs have")
+                self._listener.note(f"{changed} changed since an earlier run: done anew")
+            for sentence in record.warnings():
+                self._listener.warn(sentence)
 
     def _publish(self) -> None:
         """Write the detections in all images, in the order of the inputs."""
-        if self._images is None:
+        detections = self._job.detections
+        if self._images is None or (self._images.empty and not os.path.lexists(detections)):
             return
-        remove_leftovers(self._job.detections)
-        self._images.publish(self._job.detections.name)
+        remove_leftovers(detections)
+        self._images.publish(detections.name)
         try:
             with self._sink(overwrite=self._job.overwrite or self._job.resume) as sink:
                 copy_lines(self._header({}), map(image_line, self._images.entries()), sink)
         except RdliteError as error:
             raise OutputError(str(error)) from error
-        for note in sink.warnings():
-            self._listener.note(note)
+        for sentence in sink.warnings():
+            self._listener.warn(sentence)
 
     def _sink(self, *, overwrite: bool) -> Sink:
         header, path = self._header({}), self._job.detections
         return open_sink(self._job.format, path, header=header, overwrite=overwrite)
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def image_line(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,7 +72,9 @@ class LinesTask:
                     lines.append(line | {"dropped_nonfinite": found.dropped_nonfinite})
                 report(1)
         damaged = reader.truncated or reader.bad_packets > 0
-        return PartLines(lines, reader.frames_read, damaged, reader.warnings())
+        read = reader.frames_read
+        reader.frames_read += self.part.frames_before  # the sentences are about the whole video
+        return PartLines(lines, read, damaged, reader.warnings())
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,7 @@ class Stream:
             frame = {"frame": line["frame"] + self._frames}
             yield line | frame | self._where(task.number)
         for sentence in found.warnings:
-            self._listener.note(f"{path}: {sentence}")
+            self._listener.warn(f"{path}: {sentence}")
         self._frames += found.frames
         self._damaged |= found.damaged
         if task.part.index == len(task.plan.parts) - 1:

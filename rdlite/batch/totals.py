@@ -21,10 +21,13 @@ class Listener(Protocol):
         """An input does not go through; `error` is one sentence that names it."""
 
     def note(self, text: str) -> None:
-        """Something that a person should know."""
+        """Something that a person may want to know."""
+
+    def warn(self, text: str) -> None:
+        """Something is lost or left out, or could not be done."""
 
     def video_done(self, path: str, summary: VideoSummary, *, earlier: bool) -> None:
-        """A video went through; one that an earlier run had done counts as well."""
+        """A video went through, in this run or in an earlier one."""
 
     def progress(self, worker: int, task: Task, units: int) -> None:
         """See `rdlite.workers.pool.Pool.on_progress`; units are images and frames of videos."""

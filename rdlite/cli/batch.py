@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from rdlite import defaults
 from rdlite.batch.feed import BatchJob
 from rdlite.batch.run import Batch
-from rdlite.batch.totals import Totals
+from rdlite.batch.totals import Totals, is_damaged
 from rdlite.cli.exits import FAILED, INTERRUPTED, OK, SOME_FAILED, Interruption, silence
 from rdlite.cli.inputs import Found
 from rdlite.cli.progress import Bars
@@ -30,8 +30,8 @@ class Report:
 
     Args:
         found: The inputs.
-        quiet: Say only what went wrong.
-        json: Print the summary as JSON, and nothing else but what went wrong.
+        quiet: Say only what went wrong, was lost, or was passed over.
+        json: Print the summary as JSON, with what is known of each video in it.
         out: Where the summary goes; standard output is the detections' own with "-o -".
         brief: There is one video at most, and what is said of it says all.
     """
@@ -46,16 +46,21 @@ class Report:
         self._bars = Bars("frame" if videos == len(found.files) else "img", hidden=quiet)
         self._videos: list[dict[str, Any]] = []
         self._interrupted = self._stopped = False
-        self.note(found.skipped_note())
+        if passed_over := found.skipped_note():
+            self.warn(passed_over)
 
     def failed(self, source: str, error: str) -> None:
         """See `Listener`."""
-        self._say(f"rdlite: {error}", sys.stderr)
+        self.warn(error)
 
     def note(self, text: str) -> None:
         """See `Listener`."""
-        if text and not self._quiet:
-            self._say(f"rdlite: {text}", sys.stderr)
+        if not self._quiet:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """See `Listener`."""
+        self._say(f"rdlite: {text}", sys.stderr)
 
     def video_done(self, path: str, summary: VideoSummary, *, earlier: bool) -> None:
         """See `Listener`."""
@@ -63,6 +68,10 @@ class Report:
             self._videos.append({"source": path, **asdict(summary), "earlier": earlier})
         elif not self._quiet and not earlier:
             self._say("\n".join(describe(path, summary)), self._out)
+            return
+        # Damage is told of in every run, as it is in every run's exit code.
+        for sentence in summary.warnings if is_damaged(summary) or not earlier else ():
+            self.warn(f"{path}: {sentence}")
 
     def progress(self, worker: int, task: Task, units: int) -> None:
         """See `Listener`."""
@@ -85,7 +94,7 @@ class Report:
             self._interrupted = True
         except OutputError as error:
             self._stopped = True
-            self._say(f"rdlite: {error}", sys.stderr)
+            self.warn(str(error))
         finally:
             self._bars.close()
 
@@ -125,7 +134,8 @@ class Report:
             parts.append(f"{_ms_each(totals):.1f} ms per {unit} with reading and writing")
         sentences = [", ".join(parts)]
         if totals.earlier:
-            sentences.append(f"{totals.earlier} of the inputs were done by an earlier run")
+            inputs = count(totals.earlier, "input was", "inputs were")
+            sentences.append(f"{inputs} done by an earlier run")
         if totals.dropped:
             sentences.append(f"dropped {count(totals.dropped, 'box', 'boxes')} not finite")
         if places and totals.done:
@@ -145,6 +155,7 @@ class Report:
             "changed": totals.changed,
             "damaged": totals.damaged,
             "failed": totals.failed,
+            "passed_over": dict(self._found.skipped.most_common()),
             "not_done": left,
             "interrupted": self._interrupted,
             "stopped": self._stopped,

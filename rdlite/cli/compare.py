@@ -61,7 +61,7 @@ def _run(comparer: Comparer, found: Found, frames: int, *, quiet: bool) -> bool:
     """Compare all inputs; returns whether the user stopped it, which keeps what is done."""
     from tqdm import tqdm
 
-    if (note := found.skipped_note()) and not quiet:
+    if note := found.skipped_note():
         print(f"rdlite: {note}", file=sys.stderr)
     images = [one.path for one in found.files if not one.video]
     videos = [one.path for one in found.files if one.video]

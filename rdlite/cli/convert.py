@@ -142,11 +142,11 @@ def _tell(done: Converted, written: list[str], *, quiet: bool, json: bool) -> No
     if json:
         stream = sys.stderr if written == [STDOUT] else sys.stdout
         print(json_module.dumps({**asdict(done), "written": written}), file=stream)
-    elif not quiet:
-        for sentence in done.notes:
-            print(f"rdlite: {sentence}", file=sys.stderr)
-        if written and written != [STDOUT]:
-            print(
-                f"{count(done.records, 'image or frame', 'images and frames')}, "
-                f"{count(done.objects, 'object')}; written: {', '.join(written)}"
-            )
+        return
+    for sentence in done.notes:
+        print(f"rdlite: {sentence}", file=sys.stderr)
+    if not quiet and written and written != [STDOUT]:
+        print(
+            f"{count(done.records, 'image or frame', 'images and frames')}, "
+            f"{count(done.objects, 'object')}; written: {', '.join(written)}"
+        )

@@ -55,7 +55,10 @@ class Found:
         """Return a sentence on what was passed over, empty if there was nothing."""
         kinds = ", ".join(f"{n} {suffix or 'without one'}" for suffix, n in self.skipped.items())
         total = self.skipped.total()
-        notes = [f"{count(total, 'file')} passed over for their endings: {kinds}"] if total else []
+        files = count(
+            total, "file passed over for its ending", "files passed over for their endings"
+        )
+        notes = [f"{files}: {kinds}"] if total else []
         if self.links:
             links = ", ".join(self.links)
             notes.append(f"linked folders not entered: {links}; name them to have them")

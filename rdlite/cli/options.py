@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import sys
 import textwrap
 from collections.abc import Iterable
@@ -35,10 +36,11 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         # An abbreviation would change its meaning when an option is added.
         super().__init__(allow_abbrev=False, **options)
+        self._words: list[str] = []
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse what is not known here, where the usage and the options of the command are."""
-        words = sys.argv[1:] if args is None else list(args)
+        words = self._words = sys.argv[1:] if args is None else list(args)
         first = "".join(words[:1]).partition("=")[0]
         if len(first) > 2 and first.startswith("--") and first not in self._option_string_actions:
             self._refuse(words[:1])  # argparse would only say what is missing
@@ -72,7 +74,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and where it says how the command is used."""
-        self.exit(FAILED, f"rdlite: error: {message}; see {self.prog} --help\n")
+        hints = (f" (for the file, write ./{word})" for word in self._words if self._is_file(word))
+        self.exit(FAILED, f"rdlite: error: {message}{next(hints, '')}; see {self.prog} --help\n")
+
+    def _is_file(self, word: str) -> bool:
+        """Whether a word that begins like an option is the name of a file."""
+        known = word == "-" or word in self._option_string_actions
+        return word.startswith("-") and not known and os.path.lexists(word)
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """End, with an error that can still be told if the help could not be written."""
@@ -239,7 +247,9 @@ def add_output(command: argparse.ArgumentParser, *, files: bool = True) -> None:
             action="store_true",
             help="replace existing files and begin anew; with --resume only what cannot go on",
         )
-    quiet = "no progress bar and no summary" if files else "no progress bar"
+    quiet = "no progress bar"
+    if files:
+        quiet += " and no summary, only what failed, is damaged, or was lost or passed over"
     group.add_argument("--quiet", action="store_true", help=quiet)
     group.add_argument("--json", action="store_true", help="print the summary as JSON")
 

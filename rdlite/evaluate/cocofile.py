@@ -12,8 +12,7 @@ from typing import Any, Final
 from rdlite.evaluate.dataset import DataError, Faults, refuse
 from rdlite.storage.regular import read_regular
 
-MAX_BYTES: Final = 1 << 32
-"""Of a JSON file of annotations or of results."""
+_MAX_BYTES: Final = 1 << 32
 
 
 def read_coco(path: str | Path) -> dict[str, Any]:
@@ -29,12 +28,26 @@ def read_coco(path: str | Path) -> dict[str, Any]:
         DataError: The file cannot be read, or has a fault of `coco_faults`.
     """
     path = Path(path)
-    try:
-        content = json.loads(read_regular(path, max_bytes=MAX_BYTES, error=DataError))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON ({error}); give a COCO json file") from error
+    content = read_json(path, "a COCO json file")
     refuse(path, coco_faults(content))
     return content  # type: ignore[no-any-return]
+
+
+def read_json(path: Path, wanted: str) -> Any:
+    """Return what a JSON file holds.
+
+    Args:
+        path: The file.
+        wanted: What to give in its place, if it is something else.
+
+    Raises:
+        DataError: It cannot be read, or is not JSON.
+    """
+    text = read_regular(path, max_bytes=_MAX_BYTES, error=DataError)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON ({error}); give {wanted}") from error
 
 
 _FIELDS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import Any, Final
 
 from rdlite.errors import OptionError
 from rdlite.evaluate.classnames import SharedClasses, some
-from rdlite.evaluate.cocofile import MAX_BYTES, result_faults
+from rdlite.evaluate.cocofile import read_json, result_faults
 from rdlite.evaluate.dataset import DataError, refuse
 from rdlite.evaluate.sources import Found, Image, Progress, Source
 from rdlite.options import class_mask
 from rdlite.resultfile import open_results
-from rdlite.storage.regular import read_regular
 
 ENDINGS: Final = (".json", ".jsonl", ".jsonl.gz")
 """What the names of files of detections end in; COCO results in the first."""
@@ -144,10 +142,7 @@ class CocoResults:
 
 
 def _read_results(path: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    try:
-        entries = json.loads(read_regular(path, max_bytes=MAX_BYTES, error=DataError))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON ({error}); give COCO results") from error
+    entries = read_json(path, "COCO results")
     if not isinstance(entries, list):
         raise DataError(
             f"{path} is not a list of COCO results; give one, or JSON Lines of rdlite detect"

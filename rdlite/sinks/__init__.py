@@ -39,22 +39,24 @@ class Format(NamedTuple):
         ending: What a name ends in: "detections" + ending is the usual one.
         folder: It is a folder of files.
         stdout: It can go to standard output.
+        pictures: It names a picture for each frame, by the number of the frame.
     """
 
     ending: str
     folder: bool = False
     stdout: bool = False
+    pictures: bool = False
 
 
 FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
     {
         "jsonl": Format(".jsonl", stdout=True),
-        "coco": Format(".json", stdout=True),
+        "coco": Format(".json", stdout=True, pictures=True),
         "csv": Format(".csv", stdout=True),
-        "yolo": Format("-yolo", folder=True),
-        "voc": Format("-voc", folder=True),
+        "yolo": Format("-yolo", folder=True, pictures=True),
+        "voc": Format("-voc", folder=True, pictures=True),
         "parquet": Format(".parquet"),
-        "labelstudio": Format("-labelstudio", folder=True),
+        "labelstudio": Format("-labelstudio", folder=True, pictures=True),
     }
 )
 """The formats by name."""

@@ -78,8 +78,8 @@ class Sink(WholeOrNothing):
         except BrokenPipeError:
             raise
         except OSError as error:
-            text = f"{path or self._path} cannot be written: {error.strerror}"
-            raise RdliteError(text) from error
+            target = path or ("standard output" if self._path == STDOUT else self._path)
+            raise RdliteError(f"{target} cannot be written: {error.strerror}") from error
 
 
 def to_line(

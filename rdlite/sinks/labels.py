@@ -15,6 +15,7 @@ from rdlite.results import Detections
 from rdlite.sinks.base import STDOUT, Sink, Where
 from rdlite.storage.outputs import refused_by_windows
 from rdlite.storage.partial import PartialFolder
+from rdlite.wording import count
 
 
 class LabelSink(Sink):
@@ -54,8 +55,9 @@ class LabelSink(Sink):
             short = place = place / f"{where.frame:06d}"
             name = "/".join(place.parts[-2:])
         text = self._text(found, name)
-        if not self._write(f"{short}{self._ending}", text):
-            self._write_elsewhere(place, text)
+        usual = f"{short}{self._ending}"
+        if not self._write(usual, text):
+            self._write_elsewhere(place, usual, text)
 
     def _beside_labels(self, place: PurePath, frame: int | None) -> PurePath:
         """Rename folders that are called like a label, whose name an image may need."""
@@ -67,11 +69,13 @@ class LabelSink(Sink):
     def _text(self, found: Detections, name: str) -> str:
         """Return the content of the label file of an image that is called `name`."""
 
-    def _write_elsewhere(self, place: PurePath, text: str) -> None:
+    def _write_elsewhere(self, place: PurePath, usual: str, text: str) -> None:
         numbers = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
         names = (f"{place}{number}{self._ending}" for number in numbers)
         used = next(name for name in names if self._write(name, text))
-        self._example = self._example or used
+        self._example = self._example or (
+            f"{used}: trainers read {usual} for {place}, which is not about it"
+        )
         self._renamed += 1
 
     def _write(self, name: str, text: str) -> bool:
@@ -91,8 +95,12 @@ class LabelSink(Sink):
         if not self._renamed:
             return []
         return [
-            f"{self._renamed} labels have the whole name of their image, such as {self._example}, "
-            "because the short one is taken."
+            count(
+                self._renamed,
+                "label is not called like its image, as that name is taken",
+                "labels are not called like their images, as those names are taken",
+            )
+            + f"; the first is {self._example}; rename such images, and detect again"
         ]
 
     def close(self) -> None:

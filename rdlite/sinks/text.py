@@ -8,7 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TextIO
+from typing import IO, Any, Final
 
 from rdlite.errors import OptionError
 from rdlite.results import Detections
@@ -24,36 +24,35 @@ COLUMNS: Final = (
 
 
 class TextSink(Sink):
-    """A text file with a partial name, or standard output for "-"."""
+    """A text file with a partial name, or standard output for "-": the same bytes in both."""
 
     def __init__(self, path: str | os.PathLike[str], head: str, *, overwrite: bool) -> None:
         super().__init__(path)
         self._target = None if path == STDOUT else PartialFile(path, overwrite=overwrite)
-        self._file: TextIO = sys.stdout
+        # None for the standard output of a notebook, which takes text alone.
+        self._file: IO[bytes] | None = getattr(sys.stdout, "buffer", None)
         if self._target is not None:
             try:
-                self._file = open(  # a file name in CSV keeps its bytes, valid UTF-8 or not
-                    self._target.partial,
-                    "w",
-                    encoding="utf-8",
-                    errors="surrogateescape",
-                    newline="",
-                )
+                self._file = open(self._target.partial, "wb")
             except OSError as error:
                 raise OptionError(f"{path} cannot be written: {error.strerror}") from error
         try:
+            if self._target is None:
+                with self._naming_errors():
+                    sys.stdout.flush()  # what was printed before comes before
             self._put(head)
         except BaseException:
             self.abort()
             raise
 
     def _put(self, text: str) -> None:
-        if self._target is None:  # it need not be able to spell every name
-            encoding = self._file.encoding or "utf-8"
-            text = text.encode(encoding, "backslashreplace").decode(encoding)
+        data = text.encode("utf-8", "surrogateescape")  # names keep their bytes, UTF-8 or not
         with self._naming_errors():
-            self._file.write(text)
-            self._file.flush()
+            if self._file is None:
+                sys.stdout.write(data.decode("utf-8", "backslashreplace"))
+            else:
+                self._file.write(data)
+                self._file.flush()
 
     def _finish(self) -> None:
         """Write what comes after the last entry."""
@@ -65,13 +64,13 @@ class TextSink(Sink):
             RdliteError: The file cannot be written.
         """
         self._finish()
-        if self._target is not None:
+        if self._target is not None and self._file is not None:
             self._file.close()
             self._target.commit()
 
     def abort(self) -> None:
         """Remove the unfinished file."""
-        if self._target is not None:
+        if self._target is not None and self._file is not None:
             with contextlib.suppress(OSError):  # closing writes, and fails again on a full disk
                 self._file.close()
             self._target.discard()

@@ -162,7 +162,8 @@ class Journal:
                     raise
         elif not overwrite:
             raise OptionError(
-                f"{self.path} exists already; go on with it (--resume) or replace it (--overwrite)"
+                f"{self.path} exists already; resume=True (--resume) goes on with it, "
+                "overwrite=True (--overwrite) replaces it"
             )
 
     def _find_whole_lines(self, expected: bytes) -> None:
@@ -174,7 +175,7 @@ class Journal:
             if difference:
                 raise OptionError(
                     f"{self.path} was written with other settings ({difference}); give the same "
-                    "ones to go on with it, or replace it (--overwrite)"
+                    "ones to go on with it, or overwrite=True (--overwrite) to replace it"
                 )
             self._size = len(first)
             for line in file:

@@ -88,7 +88,10 @@ class Outputs:
 def refuse_existing(path: Path, *, overwrite: bool, error: type[RdliteError] = OptionError) -> None:
     """Raise if a file would be replaced unasked."""
     if os.path.lexists(path) and not overwrite:
-        raise error(f"{path} exists already; use --overwrite or another -o")
+        raise error(
+            f"{path} exists already; choose another name, or replace it with overwrite=True "
+            "(--overwrite)"
+        )
 
 
 def refused_by_windows(path: str) -> str:

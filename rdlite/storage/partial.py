@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from rdlite.errors import OptionError, RdliteError
+from rdlite.storage.outputs import refuse_existing
 
 _COUNTER = itertools.count()  # so that two writers of one process never share a file
 _NAME_SHOWN = 50  # characters; the rest of a long name would make the hidden one too long
@@ -45,7 +46,7 @@ class PartialFile:
         self.path = Path(path)
         if self.path.is_dir():
             raise error(f"{path} is a directory; name a file in it")
-        _check_free(self.path, overwrite, error)
+        check_free(self.path, overwrite=overwrite, error=error)
         self._error = error
         self.partial = _partial(self.path, self.path.suffix)
 
@@ -102,7 +103,7 @@ class PartialFolder:
     ) -> None:
         self.path = Path(path)
         self._endings = endings
-        _check_free(self.path, overwrite, OptionError)
+        check_free(self.path, overwrite=overwrite)
         self._check_old()
         self.partial = _partial(self.path)
         try:
@@ -225,9 +226,9 @@ def _sync_all(folder: Path) -> None:
         sync(path)
 
 
-def _check_free(path: Path, overwrite: bool, error: type[RdliteError]) -> None:
-    if os.path.lexists(path) and not overwrite:
-        raise error(f"{path} exists already; choose another name or overwrite it (--overwrite)")
+def check_free(path: Path, *, overwrite: bool, error: type[RdliteError] = OptionError) -> None:
+    """Raise if a file or folder would be replaced unasked, or has no directory to be in."""
+    refuse_existing(path, overwrite=overwrite, error=error)
     if not path.parent.is_dir():
         raise error(f"the directory {path.parent} does not exist; create it first")
 

@@ -17,7 +17,7 @@ from rdlite.sinks import open_sink
 from rdlite.sinks.base import STDOUT
 from rdlite.storage.journal import describe_difference, dump_line, jsonl_header, versions
 from rdlite.storage.lock import Lock
-from rdlite.storage.partial import PartialFile, hidden, remove_leftovers
+from rdlite.storage.partial import PartialFile, check_free, hidden, remove_leftovers
 from rdlite.video.plan import Part, VideoPlan, plan_video
 from rdlite.video.reader import check_range
 from rdlite.video.writer import check_encoding
@@ -146,7 +146,8 @@ def open_job(job: VideoJob, detector: Detector) -> Iterator[OpenJob]:
         if job.video is not None and plan.longest_gap >= _LONGEST_GAP:
             raise VideoError(
                 f"{job.source} has a gap between two frames that MP4 cannot hold, as after a jump "
-                "of the clock; annotate what is before and after it with --start and --end"
+                "of the clock; annotate what is before and after it with start and end "
+                "(--start, --end)"
             )
         header = job_header(job, detector)
         _check_results(job, header)
@@ -216,12 +217,7 @@ def _check_output(path: Path, job: VideoJob) -> None:
         raise VideoError(f"{path} is the source itself; choose another name for the output")
     # An attempt that got as far as its outputs is gone on with all the same.
     begun = job.resume and job.folder.is_dir()
-    if os.path.lexists(path) and not job.overwrite and not begun:
-        raise VideoError(
-            f"{path} exists already; choose another name or overwrite it (--overwrite)"
-        )
-    if not path.parent.is_dir():
-        raise VideoError(f"the directory {path.parent} does not exist; create it first")
+    check_free(path, overwrite=job.overwrite or begun, error=VideoError)
 
 
 def _check_results(job: VideoJob, header: Mapping[str, Any]) -> None:
@@ -240,12 +236,12 @@ def _prepare_folder(job: VideoJob, header: Mapping[str, Any]) -> None:
         if not job.overwrite:
             raise VideoError(
                 f"{job.video or job.results} was begun with other settings ({difference}); give "
-                "the same ones to go on with it, or overwrite it (--overwrite)"
+                "the same ones to go on with it, or overwrite=True (--overwrite) to begin anew"
             )
     made = len(list(job.folder.glob("part-*.json"))) if job.folder.is_dir() else 0
     if made and not job.overwrite:
         raise VideoError(
-            f"{job.folder} holds {made} finished parts of an earlier attempt; resume=True "
+            f"{job.folder} holds {count(made, 'finished part')} of an earlier attempt; resume=True "
             "(--resume) goes on with them, overwrite=True (--overwrite) begins anew"
         )
     _remove(job.folder)

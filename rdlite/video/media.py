@@ -39,6 +39,20 @@ SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 _BT709, _BT601 = 1, 6
 
 
+def source_path(source: Any) -> Path:
+    """Return the path of a video.
+
+    Raises:
+        VideoError: It is no path.
+    """
+    try:
+        return Path(source)
+    except TypeError:
+        camera = "; live cameras are not read" if isinstance(source, int) else ""
+        kind = type(source).__name__
+        raise VideoError(f"a video must be the path of a file, got {kind}{camera}") from None
+
+
 def open_media(path: str | os.PathLike[str], *, probe: bool = False) -> InputContainer:
     """Open a media file on disk, and nothing that it refers to.
 

@@ -15,6 +15,7 @@ from rdlite.errors import OptionError
 from rdlite.overlap import prefetch
 from rdlite.results import Detections
 from rdlite.video.job import VideoJob, clean, open_job
+from rdlite.video.media import source_path
 from rdlite.video.parts import make_parts
 from rdlite.video.reader import Frame, VideoReader
 from rdlite.video.summary import VideoSummary, finish
@@ -78,7 +79,7 @@ def _stream(
         for frame in frames:
             yield frame, detector(frame.image, **options)
     for sentence in reader.warnings():
-        _log.warning("%s", sentence)
+        _log.warning("%s: %s", reader.path, sentence)
 
 
 def annotate_video(
@@ -141,7 +142,7 @@ def annotate_video(
         What was done, with every loss counted.
 
     Raises:
-        OptionError: An option is out of range, or the output is no ".mp4".
+        OptionError: An option is out of range, an output is no path, or not an ".mp4".
         VideoError: The source cannot be read or has no frame in the range, an output file exists
             and `overwrite` is False, the output is the source, `resume` meets other settings, or
             the disk is full.
@@ -151,11 +152,13 @@ def annotate_video(
         >>> summary = annotate_video(detector, "clip.mp4", "boxes.mp4", stride=3)
         >>> print(summary.frames, summary.detections, *summary.warnings)
     """
-    video = Path(output)
+    video = _output_path("output", output)
+    chosen = jsonl is not None and not isinstance(jsonl, bool)
+    results = _output_path("jsonl", jsonl) if chosen else None
     job = VideoJob(
-        source=Path(source),
+        source=source_path(source),
         video=video,
-        results=video.with_suffix(".jsonl") if jsonl is True else Path(jsonl) if jsonl else None,
+        results=video.with_suffix(".jsonl") if jsonl is True else results,
         stride=stride,
         start=start,
         end=end,
@@ -176,6 +179,16 @@ def annotate_video(
         summary = finish(job, plan, header)
         clean(job)
     return summary
+
+
+def _output_path(name: str, value: Any) -> Path:
+    try:
+        path = Path(value)
+    except TypeError:
+        raise OptionError(f"{name} must be a path, got {type(value).__name__}") from None
+    if not path.name or "\0" in str(path):
+        raise OptionError(f"{name} must name a file, got {value!r}")
+    return path
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from rdlite.video.media import (
     read_from_key,
     read_packets,
     reason,
+    source_path,
     video_stream,
     yuv_matrix,
 )
@@ -99,8 +99,8 @@ class VideoReader:
 
     Raises:
         OptionError: `stride`, `start` or `end` is out of range, or is given with a part.
-        VideoError: The file holds no video or is not the one that was planned, or more than 32
-            packets in a row are damaged.
+        VideoError: The path is none, the file holds no video or is not the one that was planned,
+            or more than 32 packets in a row are damaged.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class VideoReader:
         check_range(stride, start, end)
         if part and (start, end) != (None, None):
             raise OptionError("give start and end to plan_video, not with a part of its plan")
-        self.path = Path(path)
+        self.path = source_path(path)
         self.frames_read = self.bad_packets = self.missing_pts = 0
         self.truncated = False
         self._stride, self._part = stride, part
@@ -169,9 +169,9 @@ class VideoReader:
         bad = count(self.bad_packets, "damaged packet was", "damaged packets were")
         unstamped = count(self.missing_pts, "frame has", "frames have")
         sentences = {
-            f"{self.path}: {bad} skipped.": self.bad_packets,
-            f"{self.path} ends early: {frames} of {declared} frames were read.": self.truncated,
-            f"{self.path}: {unstamped} no usable time stamp, and the mean rate is taken, "
+            f"{bad} skipped.": self.bad_packets,
+            f"The file ends early: {frames} of {declared} frames were read.": self.truncated,
+            f"{unstamped} no usable time stamp, and the mean rate is taken, "
             f"{float(self.rate):.3f} a second.": self.missing_pts,
         }
         return [sentence for sentence, applies in sentences.items() if applies]
@@ -287,7 +287,8 @@ class VideoReader:
                 if in_a_row > MAX_BAD_PACKETS:
                     raise VideoError(
                         f"{self.path} is damaged: after {self.frames_read} frames {in_a_row} "
-                        f"packets in a row cannot be decoded ({reason(error)}); use end= or start="
+                        f"packets in a row cannot be decoded ({reason(error)}); stop before them "
+                        "with end (--end), or begin behind them with start (--start)"
                     ) from error
                 continue
             in_a_row = 0

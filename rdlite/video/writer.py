@@ -127,11 +127,14 @@ class Encoding:
         return [text for text, applies in sentences.items() if applies]
 
     def add_stream(self, output: OutputContainer) -> VideoStream:
-        """Add a stream with this encoding to a file.
+        """Add a stream with this encoding to a file, and start the encoder.
 
         Raises:
-            OptionError: FFmpeg has no such encoder, or it is not for video or not for MP4.
+            OptionError: FFmpeg has no such encoder, it is not for video or not for MP4, or it
+                cannot be started here, as one of a graphics card that is not there.
         """
+        import av
+
         stream = _add_stream(output, self.codec, 1 / self.frame_time, self._options())
         context = stream.codec_context
         stream.width, stream.height = self.padded
@@ -141,6 +144,13 @@ class Encoding:
         context.sample_aspect_ratio = self.sample_aspect_ratio
         context.colorspace, context.color_primaries, context.color_trc = self.colors
         context.color_range = _LIMITED_RANGE
+        try:
+            context.open()
+        except av.error.FFmpegError as error:
+            raise OptionError(
+                f"the encoder {self.codec} could not be started here for this video "
+                f"(FFmpeg: {reason(error)}); choose another one with codec (--codec)"
+            ) from error
         return cast("VideoStream", stream)
 
     def _options(self) -> dict[str, str]:

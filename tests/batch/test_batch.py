@@ -116,7 +116,7 @@ def test_entries_about_inputs_that_are_no_more_are_left_out(
     run(job(photos, out), detector)
     (photos / "009.png").unlink()
     run(job(photos, out, resume=True), detector, ear)
-    assert ear.notes == ["1 entry of the record is about no input of this run: left out"]
+    assert ear.warnings == ["1 entry of the record is about no input of this run: left out"]
     assert len(lines(out / "detections.jsonl")) == 1 + 2
 
 

@@ -92,7 +92,7 @@ def test_resume_begins_where_nothing_was_begun(
 ) -> None:
     annotate_video(Follower(), source, tmp_path / "out.mp4", resume=True)
     assert content(tmp_path) == whole
-    with pytest.raises(VideoError, match="exists already"):
+    with pytest.raises(VideoError, match=r"exists already; .* overwrite=True \(--overwrite\)"):
         annotate_video(Follower(), source, tmp_path / "out.mp4", resume=True)
 
 
