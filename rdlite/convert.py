@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from rdlite.errors import OptionError, ResultFileError
-from rdlite.resultfile import Record, ResultFile, ends_of, open_results, read_record, stride_of
+from rdlite.imagefolder import ImageFolder
+from rdlite.resultfile import Record, ResultFile, open_results, read_record, start_of
 from rdlite.sinks import FORMATS, Sink, open_sink
 from rdlite.sinks.base import STDOUT
 from rdlite.storage.journal import describe_difference
+from rdlite.wording import counted_from
 
 __all__ = ["Converted", "convert"]
 
-_FRAME_ENDINGS = (".jpg", ".png", ".jpeg")
 _OF_ONE_VIDEO = ("source", "source_size", "mtime_ns", "video")
 
 
@@ -84,17 +85,19 @@ def convert(
         OptionError: As `open_sink`; or the output is a source.
         RdliteError: The output cannot be written.
     """
-    sources = source if isinstance(source, Iterable) and not isinstance(source, str) else [source]
-    results = [open_results(one) for one in sources]
+    if not isinstance(source, Iterable) or isinstance(source, str | bytes):
+        source = [source]
+    results = [open_results(one) for one in source]
     _check_output(path, results)
     done = Converted(notes=_check_alike(results))
     owners = _owners(results)
-    folder = None if images is None else _Folder(images)
+    folder = None if images is None else ImageFolder(images)
     with open_sink(format, path, header=_header(results), overwrite=overwrite) as sink:
-        if folder is not None or FORMATS[format].pictures:
-            done.notes += _late_starts(results)
         for record in _records(results, owners, folder, done, progress):
             _write(sink, record)
+    # Joined lines state no start that not all files share, so this is where it can be told.
+    if len(results) > 1 or folder is not None or FORMATS[format].pictures:
+        done.notes += _late_starts(results)
     done.faults += [] if folder is None else folder.warnings()
     done.notes += sink.warnings()
     return done
@@ -124,7 +127,7 @@ def _write(sink: Sink, record: Record) -> None:
 def _records(
     results: list[ResultFile],
     owners: dict[str, ResultFile],
-    folder: _Folder | None,
+    folder: ImageFolder | None,
     done: Converted,
     progress: Callable[[int], object] | None,
 ) -> Iterator[Record]:
@@ -133,7 +136,7 @@ def _records(
         before, position = done.records, 0
         last: Record | None = None
         for record in one:
-            if len(results) > 1 and record.image is not None:
+            if len(results) > 1 and one.source is None and record.image is not None:
                 _claim(owners, record.image, one)
             done.records += 1
             done.objects += len(record.found)
@@ -215,22 +218,9 @@ def _claim(owners: dict[str, ResultFile], name: str, results: ResultFile) -> Non
         )
 
 
-def _start(results: ResultFile) -> float:
-    start = results.options.get("start")
-    return start if isinstance(start, int | float) else 0.0
-
-
 def _late_starts(results: list[ResultFile]) -> list[str]:
-    late = [(one.path, _start(one)) for one in results if _start(one) > 0]
-    return [f"frames of {path} are {counted_from(start)}" for path, start in late]
-
-
-def counted_from(start: float) -> str:
-    """Return what to know of frame numbers where the images of the frames are made elsewhere."""
-    return (
-        f"counted from --start {start}; make the images of frames from there on as well "
-        f"(ffmpeg -ss {start})"
-    )
+    starts = [(one.path, start_of(one.options)) for one in results]
+    return [f"frames of {path} are {counted_from(start)}" for path, start in starts if start > 0]
 
 
 def _check_output(path: str | os.PathLike[str], results: list[ResultFile]) -> None:
@@ -239,63 +229,3 @@ def _check_output(path: str | os.PathLike[str], results: list[ResultFile]) -> No
     for one in results:
         if os.path.samefile(path, one.path):
             raise OptionError(f"{path} is what is to be read, and is not replaced; name another -o")
-
-
-class _Folder:
-    """Names images by where they are in a folder."""
-
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._folder = Path(folder)
-        if not self._folder.is_dir():
-            raise OptionError(f"{folder} is no folder; name the one that the images are in")
-        self._top = os.path.join(os.path.abspath(folder), "")
-        self._taken: dict[str, str] = {}  # which name each file was found for
-        self._missing, self._first = 0, ""
-
-    def rename(self, record: Record) -> Record:
-        if record.frame is None:
-            whole, name = record.image or "", self._find(record.image or "")
-            missing = record.place or PurePath(whole or "without a name").name
-        else:
-            whole, name = _frame(record.image, record.frame), self._find_frame(record)
-            missing = _frame(record.place or record.image, record.frame) + _FRAME_ENDINGS[0]
-        if name is None or self._taken.setdefault(name, whole) != whole:
-            name = PurePath(missing).as_posix()
-            self._missing += 1
-            self._first = self._first or name
-        return record._replace(image=name, place=name, frame=None, pts=None, time=None)
-
-    def check_end(self, results: ResultFile, last: Record) -> None:
-        """Refuse images that go on after the last frame: those before the start are among them."""
-        stride, end = stride_of(results.options), results.options.get("end")
-        if last.frame is None or results.source is None or _start(results) <= 0:
-            return
-        if stride is None or end is not None:  # images after the last frame prove nothing then
-            return
-        if name := self._find_frame(last._replace(frame=last.frame + stride)):
-            raise ResultFileError(
-                f"{self._folder / name} is there, but {results.path} ends at frame {last.frame}, "
-                f"{counted_from(_start(results))}"
-            )
-
-    def _find_frame(self, record: Record) -> str | None:
-        return self._find(_frame(record.image, record.frame), _FRAME_ENDINGS, least=2)
-
-    def _find(self, name: str, endings: Sequence[str] = ("",), least: int = 1) -> str | None:
-        """Return the path of a file in the folder; it has so many parts of the name or more."""
-        full = os.path.abspath(name)
-        inside = [PurePath(full[len(self._top) :])] if full.startswith(self._top) else []
-        for end in (*inside, *ends_of(name)):
-            for path in [end.as_posix() + ending for ending in endings]:
-                if len(end.parts) >= least and os.path.isfile(self._folder / path):
-                    return path
-        return None
-
-    def warnings(self) -> list[str]:
-        if not self._missing:
-            return []
-        return [f"{self._missing} images are not in {self._folder}; the first is {self._first}"]
-
-
-def _frame(video: str | None, frame: int | None) -> str:
-    return f"{video or 'video'}/{frame:06d}"

@@ -217,6 +217,12 @@ def stride_of(options: Mapping[str, Any]) -> int | None:
     return stride if isinstance(stride, int) and stride > 0 else None
 
 
+def start_of(options: Mapping[str, Any]) -> float:
+    """Return the seconds from which frames were looked at and are counted, 0.0 for all."""
+    start = options.get("start")
+    return start if isinstance(start, int | float) else 0.0
+
+
 def _can_be(key: str, value: Any) -> bool:
     """Whether a value is one that every format can hold; True and False are no numbers here."""
     if key in ("image", "place"):

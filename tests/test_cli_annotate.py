@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rdlite.wording import counted_from
 from tests.command import cli, command, lines
 from tests.media import Sound, clip, frame_times, sound_packets
 
@@ -101,21 +103,38 @@ def test_damage_is_named_in_every_run_though_it_is_quiet(
     assert capsys.readouterr().err == first.err
 
 
+@pytest.mark.parametrize("start", [None, 12])
 def test_damage_is_named_likewise_where_detections_go_to_standard_output(
-    tiny_model: Path, tmp_path: Path, capsys: Printed
+    start: int | None, tiny_model: Path, tmp_path: Path, capsys: Printed
 ) -> None:
     options = {"movflags": "+faststart"}
     cut = clip(tmp_path / "cut.mp4", 1200, gop_size=50, container_options=options)
     content = cut.read_bytes()
     cut.write_bytes(content[: len(content) * 2 // 3])
+    arguments = ("--model", tiny_model, "--quiet", *(("--start", start) if start else ()))
     said = []
     for output in ("-", tmp_path / "out"):
-        assert cli("detect", cut, "-o", output, "--model", tiny_model, "--quiet") == 3
+        assert cli("detect", cut, "-o", output, *arguments) == 3
         said.append(capsys.readouterr().err)
     assert said[0] == said[1]
     last = said[0].splitlines()[-1]
-    assert last.startswith(f"rdlite: {cut}: The file ends early: ")
-    assert 550 < int(last.split()[6]) < 900
+    told = re.fullmatch(
+        rf"rdlite: {re.escape(str(cut))}: The file ends early: (\d+)(.*) frames were read\.", last
+    )
+    before = 25 * (start or 0)
+    assert told and 550 < int(told[1]) + before < 900
+    assert told[2] == ("" if start else " of 1,200")  # nobody counts those before the start
+
+
+@pytest.mark.parametrize(
+    ("start", "format", "told"), [(0.2, "coco", 1), (0.0, "coco", 0), (0.2, "csv", 0)]
+)
+def test_pictures_named_by_a_frame_say_what_the_frame_is_counted_from(
+    start: float, format: str, told: int, tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    arguments = ("--start", start, "--format", format, "--model", tiny_model, "--quiet")
+    assert cli("annotate", clip(tmp_path / "a.mp4", 10), "-o", tmp_path / "out", *arguments) == 0
+    assert capsys.readouterr().err.count(f"frames are {counted_from(start)}") == told
 
 
 def test_a_run_in_which_all_failed_does_not_block_the_next(
@@ -239,9 +258,8 @@ def test_an_input_is_never_replaced(
     clip(videos / "b.mkv", [squares] * 2)
     before = (videos / "b.mp4").read_bytes()
     sources = (videos / "b.mkv", videos / "b.mp4")
-    assert cli("annotate", *sources, "-o", videos, "--model", tiny_model, "--overwrite") == 1
-    said = capsys.readouterr().err
-    assert f"{videos}/b.mp4 lies where its own output would go; use another -o" in said
+    assert cli("annotate", *sources, "-o", videos, "--model", tiny_model, "--overwrite") == 3
+    assert "b.mp4 is an input, which is never replaced" in capsys.readouterr().err
     assert (videos / "b.mp4").read_bytes() == before
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from glob import glob
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from tests.command import Printed, cli, lines, names
@@ -96,35 +100,50 @@ def test_an_output_folder_in_which_the_next_run_would_find_inputs_is_refused(
     assert names(photos) == before and not (photos / ".rdlite").exists()
 
 
-@pytest.mark.parametrize("options", [(), ("--no-images", "--format", "yolo")])
 def test_what_a_shell_makes_of_a_pattern_leaves_the_output_out(
-    options: tuple[str, ...],
-    photos: Path,
-    tiny_model: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Printed,
+    photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
 ) -> None:
-    (photos / "bad.jpg").unlink()
     (photos / "notes.txt").unlink()
     clip(photos / "clip.mp4", 3)
-    out = photos if options else photos / "out"
-    for number in range(2):
-        arguments = ("-o", out, "--model", tiny_model, "--json", *options)
-        again = ("--resume",) if number else ()
-        assert cli("detect", *sorted(photos.glob("[!.]*")), *arguments, *again) == 0
+    monkeypatch.chdir(photos)
+
+    def detect(output: str, *options: str) -> tuple[int, dict[str, Any], str]:
+        code = cli("detect", *sorted(glob("*")), "-o", output, "--model", tiny_model, *options)
         printed = capsys.readouterr()
-        summary = json.loads(printed.out)
-        assert (summary["images"], len(summary["videos"]), summary["earlier"]) == (2, 1, 3 * number)
-        assert ("of rdlite left out; the first is" in printed.err) == (number == 1)
-    assert not (out / "errors.jsonl").exists()
-    monkeypatch.chdir(out)
-    arguments = ("-o", ".", "--model", tiny_model, "--resume", *options)
-    assert cli("detect", "", photos / "clip.mp4", *arguments) == 3
-    assert "an empty argument: no such file or folder" in capsys.readouterr().err
-    (photos / "more" / "errors.jsonl").write_text("")
-    arguments = (photos / "more" / "errors.jsonl",) * 2
-    assert cli("detect", *arguments, "-o", photos / "more", "--model", tiny_model, "--quiet") == 1
-    assert "errors.jsonl: is an output of rdlite itself" in capsys.readouterr().err
+        return code, json.loads(printed.out), printed.err
+
+    code, first, said = detect("out", "--json")
+    assert (code, first["images"], first["failed"], "left out" in said) == (3, 2, 1, False)
+    Path("bad.jpg").unlink()
+    code, second, said = detect("out", "--json", "--resume")
+    assert (code, second["earlier"]) == (0, 3)
+    assert "1 output of rdlite left out; the first is out" in said
+    shutil.rmtree("out")
+    monkeypatch.chdir("more")
+    shutil.copy("a.png", "pets-voc.png")
+    Path("pets-voc").mkdir()
+    shutil.move("pets-voc.png", "pets-voc/b.png")
+    shutil.copy("a.png", "errors.jsonl")  # no run with this output was there
+    code, results, said = detect(".", "--no-images", "--json")
+    assert (code, results["images"], "left out" in said) == (0, 3, False)
+    code, results, said = detect(".", "--no-images", "--json", "--resume")
+    assert (code, results["earlier"]) == (0, 2)
+    assert "2 outputs of rdlite left out; the first is detections.jsonl" in said
+
+
+def test_a_run_in_which_all_failed_leaves_a_folder_that_is_no_input(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.png").write_text("this is no image")
+    Path("b.png").write_text("neither is this")
+    arguments = ("-o", "out", "--model", tiny_model, "--quiet")
+    assert cli("detect", *glob("*"), *arguments) == 1
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(name, np.zeros((8, 8, 3), np.uint8))
+    capsys.readouterr()
+    assert cli("detect", *glob("*"), *arguments) == 0
+    assert "1 output of rdlite left out; the first is out\n" in capsys.readouterr().err
 
 
 def test_results_that_a_pattern_finds_beside_its_inputs_are_left_out(

@@ -165,6 +165,11 @@ def changed(path: Path, name: str, **keys: Any) -> Path:
     return path.with_name(name)
 
 
+def test_bytes_are_one_source_that_is_no_path(tmp_path: Path) -> None:
+    with pytest.raises(ResultFileError, match=r"give the path of a file of results, got b'a'"):
+        convert(b"a", "csv", tmp_path / "a.csv")  # type: ignore[arg-type]
+
+
 def test_images_are_named_as_they_lie_in_a_folder(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     (photos / "more").mkdir(parents=True)
@@ -248,8 +253,8 @@ def test_that_frames_are_counted_from_a_start_is_said_where_they_become_pictures
 ) -> None:
     late = video_results(tmp_path / "late", options={"stride": 1, "start": 2.5})
     told = [
-        f"frames of {late} are counted from --start 2.5; make the images of frames from there on "
-        "as well (ffmpeg -ss 2.5)"
+        f"frames of {late} are counted from start=2.5 (--start 2.5); make the images of frames "
+        "from there on as well (ffmpeg -ss 2.5)"
     ]
     plain = [] if format in ("jsonl", "csv") else told
     frames = pictures(tmp_path / "frames", 2)
@@ -275,7 +280,7 @@ def test_pictures_that_go_on_after_the_last_frame_are_of_another_range(
         convert(late, "coco", tmp_path / "b.json", images=longer)
     assert str(caught.value).startswith(
         f"{longer}/clip.mp4/{2 * stride:06d}.jpg is there, but {late} ends at frame {stride}, "
-        "counted from --start 2.0; "
+        "counted from start=2.0 (--start 2.0); "
     )
     assert not list(tmp_path.glob("*b.json*"))
     shorter = {"stride": stride, "end": 4.0}

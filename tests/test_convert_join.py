@@ -11,6 +11,7 @@ from rdlite.convert import convert
 from rdlite.errors import ResultFileError
 from rdlite.resultfile import open_results
 from rdlite.sinks import open_sink
+from rdlite.wording import counted_from
 from tests.samples import found, header
 from tests.test_convert import changed, video_results
 
@@ -54,6 +55,19 @@ def test_joined_files_say_of_all_lines_only_what_holds_for_all(tmp_path: Path) -
         assert convert(group, "jsonl", joined).faults == []
         assert open_results(joined).options == options
         assert convert(joined, "csv", tmp_path / f"{number}.csv").faults == []
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+def test_what_frames_are_counted_from_is_said_of_files_that_are_joined(
+    format: str, tmp_path: Path
+) -> None:
+    """What is joined does not hold it any more."""
+    late, whole = (
+        video_results(tmp_path / name, options={"stride": 1, "start": start})
+        for name, start in (("late", 0.4), ("whole", None))
+    )
+    told = f"frames of {late} are {counted_from(0.4)}"
+    assert convert([late, whole], format, tmp_path / "joined").notes.count(told) == 1
 
 
 @pytest.mark.parametrize("format", ["jsonl", "coco", "yolo"])

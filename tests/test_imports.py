@@ -42,7 +42,7 @@ LAYERS = (
     ("session", "image", "postprocess"),
     ("detector", "__init__"),
     ("sinks",),
-    ("annotate", "convert", "resultfile", "notebook"),
+    ("annotate", "convert", "resultfile", "imagefolder", "notebook"),
     ("video.media", "video.reader", "video.plan", "video.audio", "video.writer", "video.join"),
     ("video",),
     ("workers",),

@@ -53,6 +53,20 @@ def test_an_output_without_images_is_still_whole(tmp_path: Path, format: str) ->
 
 
 @ALL
+@pytest.mark.parametrize("key", ["image", "place"])
+def test_a_name_with_half_a_character_is_refused(tmp_path: Path, format: str, key: str) -> None:
+    """Results that hold one are called damaged."""
+    name = {"image": "a.jpg", key: "a\ud800.jpg"}
+    with pytest.raises(OptionError) as caught, make(format, tmp_path / "a") as sink:
+        sink.write(found(), **name)
+    assert str(caught.value) == (
+        r"'a\ud800.jpg' cannot be written: '\ud800' is half a character; "
+        "give another name as image or place"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@ALL
 def test_the_same_detections_make_the_same_bytes(tmp_path: Path, format: str) -> None:
     for name in ("a", "b"):
         with make(format, tmp_path / name) as sink:

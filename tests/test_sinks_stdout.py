@@ -85,6 +85,21 @@ def test_standard_output_may_take_text_alone(format: str, tmp_path: Path) -> Non
 
 
 @STREAMS
+def test_what_takes_text_alone_gets_each_line_at_once(format: str) -> None:
+    class Buffered(io.StringIO):
+        shown = ""
+
+        def flush(self) -> None:
+            self.shown = self.getvalue()
+
+    printed = Buffered()
+    with contextlib.redirect_stdout(printed), make(format, "-") as sink:
+        sink.write(found(), image="a.jpg")
+        assert printed.shown == printed.getvalue() != ""
+    assert printed.shown == printed.getvalue()
+
+
+@STREAMS
 def test_a_closed_standard_output_is_a_broken_pipe(format: str) -> None:
     process = stream(format, 10_000, stdout=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None

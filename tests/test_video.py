@@ -217,7 +217,12 @@ def test_a_file_cut_short_gives_the_frames_before_the_cut(tmp_path: Path, name: 
     assert 35 < len(found) < 65
     assert found[:35] == list(range(35))
     assert reader.truncated
-    assert "ends early" in reader.warnings()[-1]
+    of = f" of {reader.declared_frames}" if reader.declared_frames else ""
+    told = f"The file ends early: {len(found)}{of} frames were read."
+    assert reader.warnings()[-1] == told
+    with VideoReader(path, start=0.4) as late:
+        rest = len(list(late))
+    assert late.warnings()[-1] == f"The file ends early: {rest} frames were read."
 
 
 @pytest.mark.parametrize(("source", "got"), [(0, "int; live cameras are"), (None, "NoneType$")])

@@ -15,7 +15,7 @@ import torch
 
 from rdlite.errors import OptionError
 from rdlite.registry import find, shipped
-from rdlite.storage.partial import write_whole
+from rdlite.storage.partial import remove_leftovers, write_whole
 from train.config import RunConfig
 
 CHECKPOINT = "checkpoint.pt"
@@ -23,6 +23,7 @@ MODEL = "model.onnx"
 """What `fit` calls the model file of a run, in the run's folder."""
 
 SETTINGS = "settings.json"
+LOG = "log.jsonl"
 MAY_CHANGE = (
     "out",
     "val",
@@ -47,6 +48,12 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     content = io.BytesIO()  # in a file, PyTorch calls a full disk an unexpected position
     torch.save(state, content)
     write_whole(folder / CHECKPOINT, content.getvalue(), overwrite=True)
+
+
+def clean(folder: Path) -> None:
+    """Remove what a run leaves in its folder that is killed while it saves."""
+    for name in (CHECKPOINT, SETTINGS, LOG):
+        remove_leftovers(folder / name)
 
 
 def source_path(source: str | Path) -> Path:

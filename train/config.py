@@ -40,7 +40,7 @@ class RunConfig:
     normalisation and the losses' normalisers see one part."""
     minutes: float | None = None
     """Length of the schedule in minutes of wall-clock time, all parts of a run that was resumed
-    together; while the process is stopped (SIGSTOP, Ctrl-Z) none pass."""
+    together; while its one process is stopped (SIGSTOP, Ctrl-Z) none pass."""
 
     optimizer: str = "adamw"
     """"adamw" or "sgd" (momentum 0.9)."""

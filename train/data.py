@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -377,9 +379,16 @@ def _same(item: Any) -> Any:
     return item
 
 
+@atexit.register
+def _kill_workers() -> None:
+    """End processes that do not end by themselves, for which multiprocessing waits after this."""
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
 def _begin_worker(worker: int) -> None:
     # Ctrl-C, systemd and Slurm signal every process of a run; only the one that saves it may decide
-    # when to stop. Workers end with it, or when it is gone.
+    # when to stop. Workers end with it: see `_kill_workers`.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)

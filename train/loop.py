@@ -22,7 +22,9 @@ from rdlite.errors import OptionError
 from train import distributed
 from train.checkpoint import (
     CHECKPOINT,
+    LOG,
     check_same_run,
+    clean,
     load_checkpoint,
     make_folder,
     save_checkpoint,
@@ -59,6 +61,8 @@ class Run(abc.ABC):
         self.config = config
         self.out = make_folder(config.out)
         self.resumes = (self.out / CHECKPOINT).exists()
+        if not distributed.rank():
+            clean(self.out)
         self._open_in_turn()
         distributed.check_parts(self.config)
         steps = steps_per_epoch(self.dataset, self.config.batch)
@@ -108,7 +112,7 @@ class Run(abc.ABC):
         if self.finished:
             self.say(f"{self.out / CHECKPOINT} is at the end of its schedule")
             return
-        self.say(f"from step {self.step} on {self.device}; {self.out / 'log.jsonl'} follows it")
+        self.say(f"from step {self.step} on {self.device}; {self.out / LOG} follows it")
         batches = self.batches()
         speed = _Speed()
         signals = handle_signals(went_on=self.schedule.went_on)
@@ -202,12 +206,12 @@ class Run(abc.ABC):
         return found | {"lr": lr}
 
     def log(self, values: dict[str, float]) -> None:
-        """Add a row to the history, and in the first process to log.jsonl and TensorBoard."""
+        """Add a row to the history, and in the first process to its log and TensorBoard."""
         row = {"step": self.step, **values, "resolution": self.resolution}
         self.history.append(row)
         if distributed.rank():
             return
-        with open(self.out / "log.jsonl", "a", encoding="utf-8") as log:
+        with open(self.out / LOG, "a", encoding="utf-8") as log:
             log.write(json.dumps({"minutes": round(self.schedule.elapsed / 60, 2), **row}) + "\n")
         for name, value in values.items() if self._events else ():
             self._events.add_scalar(name, value, self.step)
@@ -240,7 +244,7 @@ class Run(abc.ABC):
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.resolution = state["step"], state["resolution"]
         self.history = state["history"]
-        truncate_log(self.out / "log.jsonl", self.step)
+        truncate_log(self.out / LOG, self.step)
         return float(state["elapsed"])
 
     def _backward(self, batch: Batch) -> dict[str, float]:

@@ -12,7 +12,9 @@ from typing import Any, Self
 from rdlite.batch.images import source_identity
 from rdlite.errors import OutputError, RdliteError
 from rdlite.storage.journal import Journal
+from rdlite.storage.jsonlines import parse_line
 from rdlite.storage.outputs import Input
+from rdlite.video.job import parts_folder
 from rdlite.wording import count
 
 
@@ -20,7 +22,8 @@ class Record:
     """A journal with an entry for each finished input, which finds them again.
 
     In memory are nine bytes for each input; everything else is read from the file. Use it in a
-    `with` statement, which removes the file if it ends without an error and nothing is recorded.
+    `with` statement, which removes the file if it ends without an error and there is nothing that
+    another run could go on with.
 
     Args:
         path: The journal.
@@ -63,7 +66,7 @@ class Record:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._file.close()
         self._journal.close()
-        if kind is None and self.empty:
+        if kind is None and self.empty and not any(map(self._is_begun, self._begun())):
             self._journal.path.unlink(missing_ok=True)
 
     @property
@@ -133,6 +136,17 @@ class Record:
             f"{dropped} at the end of the record: dropped": self._journal.dropped,
         }
         return [text for text, applies in texts.items() if applies]
+
+    def _begun(self) -> Iterator[str]:
+        """Yield the places of outputs that were not there when work on them began."""
+        with open(self._journal.path, "rb") as file:
+            for line in file:
+                for _, output in (parse_line(line) or {}).get("begun", ()):
+                    yield output
+
+    def _is_begun(self, output: str) -> bool:
+        place = self._journal.path.parent.parent / output
+        return os.path.lexists(place) or os.path.lexists(parts_folder(place))
 
     def _key(self, number: int) -> list[str]:
         one = self._inputs[number]

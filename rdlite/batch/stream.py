@@ -72,9 +72,7 @@ class LinesTask:
                     lines.append(line | {"dropped_nonfinite": found.dropped_nonfinite})
                 report(1)
         damaged = reader.truncated or reader.bad_packets > 0
-        read = reader.frames_read
-        reader.frames_read += self.part.frames_before  # the sentences are about the whole video
-        return PartLines(lines, read, damaged, reader.warnings())
+        return PartLines(lines, reader.frames_read, damaged, reader.warnings())
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if nobody_reads(error):  # whoever read the detections has seen enough
             silence(sys.stdout)
             return OK
-        print(f"rdlite: error: {one_sentence(error)}", file=sys.stderr)
+        where = "" if error.filename else "output: "
+        print(f"rdlite: error: {where}{one_sentence(error)}", file=sys.stderr)
     drop_unwritable()
     return FAILED
 

@@ -70,7 +70,15 @@ def annotate(
         overwrite=overwrite,
         resume=resume,
     )
-    report = Report(found, quiet=quiet, json=json, out=sys.stdout, brief=one_file)
+    report = Report(
+        found,
+        quiet=quiet,
+        json=json,
+        out=sys.stdout,
+        format=format,
+        start=start,
+        brief=one_file,
+    )
     pool = {"workers": workers, "engine": engine, "ray_address": ray_address}
     totals = run_batch(job, detector, found, report, pool)
     return report.end(totals, [output if one_file else f"{folder}/"], resumable=True)

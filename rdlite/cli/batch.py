@@ -20,8 +20,9 @@ from rdlite.cli.inputs import Found
 from rdlite.cli.progress import Bars
 from rdlite.detector import Detector
 from rdlite.errors import OutputError
+from rdlite.sinks import FORMATS
 from rdlite.video.summary import VideoSummary
-from rdlite.wording import count
+from rdlite.wording import count, counted_from
 from rdlite.workers.pool import Task, make_pool
 
 
@@ -33,11 +34,21 @@ class Report:
         quiet: Say only what went wrong, was lost, or was passed over.
         json: Print the summary as JSON, with what is known of each video in it.
         out: Where the summary goes; standard output is the detections' own with "-o -".
+        format: What the detections are written in.
+        start: Seconds of the first frame of each video, None for all.
         brief: There is one video at most, and what is said of it says all.
     """
 
     def __init__(
-        self, found: Found, *, quiet: bool, json: bool, out: TextIO, brief: bool = False
+        self,
+        found: Found,
+        *,
+        quiet: bool,
+        json: bool,
+        out: TextIO,
+        format: str,
+        start: float | None,
+        brief: bool = False,
     ) -> None:
         self._found, self._quiet, self._json, self._out = found, quiet, json, out
         self._brief = brief
@@ -48,19 +59,21 @@ class Report:
         self._interrupted = self._stopped = False
         if passed_over := found.skipped_note():
             self.warn(passed_over)
+        if start and self._has_videos and FORMATS[format].pictures:
+            self.warn(f"frames are {counted_from(start)}")
 
     def failed(self, source: str, error: str) -> None:
         """See `Listener`."""
-        self.warn(error)
+        self._tell(error)
 
     def note(self, text: str) -> None:
         """See `Listener`."""
         if not self._quiet:
-            self.warn(text)
+            self._tell(text)
 
     def warn(self, text: str) -> None:
         """See `Listener`."""
-        self._say(f"rdlite: {text}", sys.stderr)
+        self._tell(text)
 
     def video_done(self, path: str, summary: VideoSummary, *, earlier: bool) -> None:
         """See `Listener`."""
@@ -166,6 +179,9 @@ class Report:
             "written": places,
         }
         self._say(json.dumps(summary, default=os.fspath), self._out)
+
+    def _tell(self, text: str) -> None:
+        self._say(f"rdlite: {text}", sys.stderr)
 
     def _say(self, text: str, stream: TextIO) -> None:
         """Print without tearing the bars; when nobody reads any more, the work goes on."""

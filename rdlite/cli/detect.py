@@ -13,7 +13,7 @@ from rdlite.batch.stream import Stream
 from rdlite.batch.totals import Totals
 from rdlite.cli.batch import Report, make_detector, run_batch
 from rdlite.cli.inputs import IMAGES, VIDEOS, Found, find
-from rdlite.convert import copy_lines, counted_from
+from rdlite.convert import copy_lines
 from rdlite.detector import Detector
 from rdlite.errors import OptionError
 from rdlite.sinks import FORMATS, open_sink
@@ -54,9 +54,8 @@ def detect(
         copies=images,
         reserved=(f"detections{ending}", "errors.jsonl"),
     )
-    report = Report(found, quiet=quiet, json=json, out=sys.stderr if to_stdout else sys.stdout)
-    if start and FORMATS[format].pictures and any(one.video for one in found.files):
-        report.warn(f"frames are {counted_from(start)}")
+    out = sys.stderr if to_stdout else sys.stdout
+    report = Report(found, quiet=quiet, json=json, out=out, format=format, start=start)
     pool = {"workers": workers, "engine": engine, "ray_address": ray_address}
     video = {"stride": stride, "start": start, "end": end}
     if to_stdout:

@@ -15,7 +15,6 @@ from typing import Final
 
 from rdlite.batch.feed import WORK
 from rdlite.errors import OptionError
-from rdlite.sinks import FORMATS
 from rdlite.storage.outputs import Input
 from rdlite.wording import count
 
@@ -29,8 +28,6 @@ VIDEOS: Final = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .flv .wmv".split()
 )
 """What the names of videos end in."""
-
-_RESULTS: Final = tuple({kind.ending for kind in FORMATS.values()})
 
 
 @dataclass(slots=True)
@@ -91,11 +88,11 @@ def find(
         outside: Where the output goes. What lies in it is not taken from a folder or pattern
             that reaches above it, so that a second run does not work on the output of the first.
         copies: Copies of images are written there.
-        reserved: Names in the output folder that no output of an input may have.
+        reserved: Names in the output folder that no output of an input may have: results.
 
     Raises:
-        OptionError: The output goes where a folder or pattern would find it, or where a file that
-            is named is itself.
+        OptionError: The output goes where a folder or pattern would find it, or each file would
+            be its own output.
     """
     endings = {**(IMAGES if images else {}), **dict.fromkeys(VIDEOS, video_ending)}
     other = next(iter(endings.values()))
@@ -109,18 +106,18 @@ def find(
     found = Found()
     places: dict[str, str] = {}
     folders = _Folders()
-    top = os.path.realpath(outside)
+    top, begun = os.path.realpath(outside), os.path.isdir(outside / WORK)
 
     def is_result(path: str) -> bool:
-        """Whether this is a file or folder of results that lies in the output folder."""
-        folder, name = os.path.split(path.rstrip(os.sep))
-        return name.endswith(_RESULTS) and folders.real(folder) == top and os.path.lexists(path)
+        """Whether an earlier run has left this file or folder in the output folder."""
+        folder, name = os.path.split(path.rstrip("/" + os.sep))
+        return begun and name in reserved and folders.real(folder) == top
 
     for source in sources:
-        # Of arguments that a shell made of dir/*, some may be outputs.
-        several = source != "" and len(sources) > 1
-        whole = several and os.path.isdir(Path(source, WORK)) and os.path.realpath(source) == top
-        if (whole and again) or (several and is_result(source)):
+        # Of arguments that a shell made of dir/*, some are outputs from the second run on.
+        several = len(sources) > 1 and source != ""
+        whole = several and os.path.realpath(source) == top
+        if (whole and begun and again) or (several and is_result(source)):
             found.outputs.append(source)
             continue
         matches, reason = _matches(source, endings, outside, comes_back, found)
@@ -143,10 +140,12 @@ def find(
                 outputs[path] = names.free(place, ending)
     for path, place in places.items():
         video = _suffix(place) in VIDEOS or not images
-        folder, name = os.path.split(path)
-        if (video or copies) and outputs[path] == name and folders.real(folder) == top:
-            raise OptionError(f"{path} lies where its own output would go; use another -o")
         found.files.append(Input(path, outputs[path], video))
+    if found.files and all(one.video or copies for one in found.files):
+        where = ((os.path.split(one.path), one.output) for one in found.files)
+        if all(name == output and folders.real(at) == top for (at, name), output in where):
+            first = found.files[0].path
+            raise OptionError(f"{first} lies where its own output would go; use another -o")
     if not (found.files or found.failed):
         found.failed = [(one, f"{one}: is an output of rdlite itself") for one in found.outputs]
     return found

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from rdlite.errors import RdliteError
+from rdlite.errors import OptionError, RdliteError
 from rdlite.results import Detections
 from rdlite.storage.partial import WholeOrNothing
 
@@ -59,9 +59,11 @@ class Sink(WholeOrNothing):
             time: Seconds from the start of the video.
 
         Raises:
-            OptionError: A label file cannot have such a name.
+            OptionError: UTF-8 cannot spell a name, or a label file cannot have it.
             RdliteError: The file cannot be written, for one because the disk is full.
         """
+        for name in filter(None, (image, place)):
+            _check_name(name)
         self._add(detections, Where(image, place, frame, pts, _microseconds(time)))
 
     @abstractmethod
@@ -80,6 +82,17 @@ class Sink(WholeOrNothing):
         except OSError as error:
             target = path or ("standard output" if self._path == STDOUT else self._path)
             raise RdliteError(f"{target} cannot be written: {error.strerror}") from error
+
+
+def _check_name(name: str) -> None:
+    try:
+        str(name).encode("utf-8", "surrogateescape")  # CSV takes a path as well
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise OptionError(
+            f"{name!r} cannot be written: {half!r} is half a character; give another name as image "
+            "or place"
+        ) from error
 
 
 def to_line(

@@ -50,6 +50,7 @@ class TextSink(Sink):
         with self._naming_errors():
             if self._file is None:
                 sys.stdout.write(data.decode("utf-8", "backslashreplace"))
+                sys.stdout.flush()
             else:
                 self._file.write(data)
                 self._file.flush()

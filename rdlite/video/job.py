@@ -77,11 +77,11 @@ class VideoJob:
 
     @property
     def folder(self) -> Path:
-        """Where the parts are kept until they are joined: `hidden` beside the output."""
+        """Where the parts are kept until they are joined: `parts_folder` of the output."""
         output = self.video or self.results
         if output is None:
             raise OptionError("there is nothing to write; name a video or a file of detections")
-        return hidden(output, "rdlite")
+        return parts_folder(output)
 
     def part_path(self, part: Part, ending: str) -> Path:
         """Return where a part is kept: ".mp4", ".jsonl", and last of all ".json", its counts."""
@@ -183,6 +183,11 @@ def video_versions() -> dict[str, str]:
     import av
 
     return versions() | {"av": av.__version__}
+
+
+def parts_folder(output: Path) -> Path:
+    """Return where the parts of a video are kept until they are joined in its output."""
+    return hidden(output, "rdlite")
 
 
 def lock_path(output: Path) -> Path:

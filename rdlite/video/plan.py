@@ -45,6 +45,7 @@ class Part:
         key: The keyframe that decoding begins at; None for the first part, which begins where
             a `VideoReader` of the whole range does.
         next_key: The keyframe that the next part begins at, None for the last part.
+        start: Tick, as `Frame.ticks`, before which no frame of any part begins; None for no limit.
         first: Tick, as `Frame.ticks`, before which no frame of it begins; None for no lower limit.
         last: Tick before which its last frame begins; None for no upper limit.
         frames_before: Frames of the earlier parts, by the scan.
@@ -54,6 +55,7 @@ class Part:
     index: int
     key: Keyframe | None
     next_key: Keyframe | None
+    start: int | None
     first: int | None
     last: int | None
     frames_before: int
@@ -226,6 +228,7 @@ class _Scan:
                 index=index,
                 key=keys[index],
                 next_key=keys[index + 1],
+                start=self._first,
                 first=limits[index],
                 last=limits[index + 1],
                 frames_before=before[index],

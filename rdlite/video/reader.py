@@ -121,7 +121,9 @@ class VideoReader:
         self._stride, self._part = stride, part
         self.rotation = self._end_ticks = self._last_dts = self._next_pts = 0
         self._open()
-        self._first, self._last = self.ticks(start), self.ticks(end)
+        self._start = part.start if part else self.ticks(start)
+        self._before = part.frames_before if part else 0
+        self._first, self._last = self._start, self.ticks(end)
         if part:
             # Up to the next part's keyframe all frames belong here, whatever their time.
             self._first, self._last = part.first, part.last if part.next_key is None else None
@@ -164,20 +166,25 @@ class VideoReader:
         return 1 / aspect if self.rotation % 180 else aspect
 
     def warnings(self) -> list[str]:
-        """Return one sentence for each thing that could not be read as the file promises."""
-        frames, declared = self.frames_read, self.declared_frames or "an unknown number of"
+        """Return one sentence for each thing that could not be read as the file promises.
+
+        That of a file that ends early counts the frames of all parts up to there.
+        """
+        read, declared = self._before + self.frames_read, self.declared_frames
+        frames = count(read, "frame was", "frames were")
+        if declared and not (self._start or 0) > 0:  # nobody counted those before the start
+            frames = f"{read:,} of {declared:,} frames were"
         bad = count(self.bad_packets, "damaged packet was", "damaged packets were")
         unstamped = count(self.missing_pts, "frame has", "frames have")
         sentences = {
             f"{bad} skipped.": self.bad_packets,
-            f"The file ends early: {frames} of {declared} frames were read.": self.truncated,
+            f"The file ends early: {frames} read.": self.truncated,
             f"{unstamped} no usable time stamp, and the mean rate is taken, "
             f"{float(self.rate):.3f} a second.": self.missing_pts,
         }
         return [sentence for sentence, applies in sentences.items() if applies]
 
     def __iter__(self) -> Iterator[Frame]:
-        before = self._part.frames_before if self._part else 0
         with self:
             for ticks, decoded, stated in self._timed():
                 if self._last is not None and ticks >= self._last:
@@ -188,7 +195,7 @@ class VideoReader:
                     index = self.frames_read
                     self.frames_read += 1
                     self.missing_pts += not stated
-                    if (index + before) % self._stride == 0:
+                    if (self._before + index) % self._stride == 0:
                         yield self._frame(index, ticks, decoded)
             if not self._in_next_part:
                 self.truncated = self.truncated or self._ends_early()

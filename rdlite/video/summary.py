@@ -83,7 +83,7 @@ def finish(job: VideoJob, plan: VideoPlan, header: Mapping[str, Any]) -> VideoSu
     job.check(header)
     parts = {part: read_part(job, part) for part in plan.parts}
     total = sum((counts for counts, _ in parts.values()), Counts())
-    with VideoReader(job.source) as reader, _sink(job, header) as sink:
+    with VideoReader(job.source, start=job.start) as reader, _sink(job, header) as sink:
         warnings = _damage(reader, total)
         if sink is not None:
             frames = {part: counts.frames for part, (counts, _) in parts.items()}

@@ -166,6 +166,23 @@ def test_a_part_that_is_torn_is_made_again(
     assert made == pytest.approx(frames, rel=0.01)  # what another run made is no merit of this one
 
 
+def test_a_run_in_which_all_failed_is_gone_on_with_where_it_left_something(
+    tiny_model: Path, tmp_path: Path, capsys: Printed
+) -> None:
+    source, out = tmp_path / "a.mp4", tmp_path / "out"
+    clip(source, 90)
+    arguments = ("annotate", source, "-o", out, "--model", tiny_model)
+    assert cli(*arguments) == 0
+    whole, before = source.read_bytes(), (out / "a.jsonl").read_bytes()
+    first, last = whole.index(b"mdat") + 2000, whole.rindex(b"moov") - 4
+    source.write_bytes(whole[:first] + b"\xff" * (last - first) + whole[last:])
+    assert cli(*arguments, "--overwrite") == 1
+    assert "packets in a row cannot be decoded" in capsys.readouterr().err
+    source.write_bytes(whole)
+    assert cli(*arguments, "--resume") == 0  # what is there is its own, to be replaced
+    assert len(lines(out / "a.jsonl")) == len(before.splitlines())
+
+
 def test_a_name_that_no_label_can_have_fails_alone(
     folder: Path, tiny_model: Path, tmp_path: Path, capsys: Printed
 ) -> None:

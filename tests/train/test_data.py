@@ -2,6 +2,8 @@ import io
 import itertools
 import os
 import pickle
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -225,6 +227,38 @@ def batches(dataset: DetectionDataset, start: int, stop: int, workers: int = 0) 
             stop_step=stop,
         )
     )
+
+
+STUCK = """
+import time
+import numpy as np
+from train.augment import Targets
+from train.data import make_loader
+
+class Stuck:
+    path = "a set"
+
+    def __len__(self):
+        return 8
+
+    def sample(self, index, *, epoch, resolution):
+        time.sleep(600 * epoch)
+        kinds = {(0, 4): "f4", (0,): "i8"}, {(0,): "?"}, {(0,): "f4"}
+        arrays = (np.zeros(shape, kind) for each in kinds for shape, kind in each.items())
+        return np.zeros((resolution, resolution, 3), np.uint8), Targets(*arrays)
+
+options = {"batch_size": 4, "workers": 1, "seed": 0, "resolution_at": lambda step: 32}
+next(make_loader(Stuck(), stop_step=9, **options))
+raise SystemExit("a fault of the run")
+"""
+
+
+def test_a_run_that_fails_does_not_wait_for_a_worker_that_never_answers(tmp_path: Path) -> None:
+    (tmp_path / "train").symlink_to(Path(__file__).parents[2] / "train")
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.stderr.endswith("a fault of the run\n")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
