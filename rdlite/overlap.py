@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
+
+_MOMENT: Final = 2.0  # seconds
 
 
 class _Channel(Generic[T]):
@@ -88,12 +91,14 @@ def prefetch(items: Iterable[T], size: int) -> Iterator[Iterator[T]]:
         for error in failures:
             raise error
 
-    wait = _started(produce)
+    def abandon() -> None:
+        channel.close(discard=True)
+
+    wait = _started(produce, abandon)
     try:
         yield consume()
     finally:
-        channel.close(discard=True)
-        wait()
+        wait(abandon)
 
 
 @contextlib.contextmanager
@@ -140,41 +145,73 @@ def background(
         if not channel.put(item):
             raise failures[0] if failures else RuntimeError("nothing takes this any more")
 
-    wait = _started(work)
-    try:
-        yield put
-        channel.close(discard=False)
-        wait()
-    except BaseException:  # also Ctrl-C while the last items are worked on
+    def abandon() -> None:
+        nonlocal abandoned
         abandoned = True
         channel.close(discard=True)
-        wait()
+
+    wait = _started(work, abandon)
+    try:
+        yield put
+        wait(lambda: channel.close(discard=False))
+    except BaseException:  # also Ctrl-C while the last items are worked on
+        wait(abandon)
         raise
     for error in failures:
         raise error
 
 
-def _started(work: Callable[[], None]) -> Callable[[], None]:
-    """Do the work in a thread of its own; returns a function that waits for its end."""
+def _started(
+    work: Callable[[], None], abandon: Callable[[], None]
+) -> Callable[[Callable[[], None]], None]:
+    """Do the work in a thread of its own.
+
+    Args:
+        work: Is called once.
+        abandon: Tells it to end soon, if the user interrupts its start.
+
+    Returns:
+        What waits for the end of the work, after it has called the function that it is given.
+    """
     ended = threading.Event()
+    done = False
 
     def run() -> None:
+        nonlocal done
         try:
             work()
         finally:
+            done = True
             ended.set()
 
     # A daemon, because a generator that is never finished must not keep the process from ending.
     thread = threading.Thread(target=run, name=f"rdlite {work.__name__}", daemon=True)
-    thread.start()
 
-    def wait() -> None:
-        # Not `join` alone: interrupted, it takes the thread for ended (Python 3.11). Nor the event
-        # alone: at the exit of the process a daemon ends without a word.
-        while not ended.wait(0.1) and thread.is_alive():
-            pass
-        thread.join()
+    def wait(close: Callable[[], None]) -> None:
+        try:
+            close()
+            # Not `join` alone: interrupted, it takes the thread for ended (Python 3.11). Nor the
+            # event alone: at the exit of the process a daemon ends without a word.
+            while not ended.wait(0.1) and thread.is_alive():
+                pass
+            thread.join()
+        except KeyboardInterrupt:
+            give_up(close)
+            raise
 
+    def give_up(close: Callable[[], None]) -> None:
+        # A thread that comes back from OpenCV to a process that exits aborts it, so it gets a
+        # moment to end. Looked at without a lock: Ctrl-C may have left any of them locked.
+        close()
+        deadline = time.monotonic() + _MOMENT
+        while not done and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    try:
+        thread.start()
+    except KeyboardInterrupt:
+        give_up(abandon)
+        raise
     return wait
 
 

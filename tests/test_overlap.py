@@ -173,6 +173,27 @@ def test_an_interruption_at_the_very_end_waits_for_the_function() -> None:
     assert ended == [True]
 
 
+def test_an_interruption_while_a_thread_is_waited_for_comes_after_its_end() -> None:
+    """Else it would come back from an image library to a process that is gone."""
+    begun = threading.Event()
+
+    def slow() -> Iterator[int]:
+        yield 0
+        begun.set()
+        time.sleep(0.5)
+        yield 1
+
+    def leave() -> None:
+        with prefetch(slow(), 1) as items:
+            next(items)
+            begun.wait()
+            threading.Timer(0.2, signal.raise_signal, (signal.SIGINT,)).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        leave()
+    assert not [one for one in threading.enumerate() if one.name.startswith("rdlite")]
+
+
 def test_a_put_that_waits_for_room_ends_when_the_function_fails() -> None:
     begin = threading.Event()
 
