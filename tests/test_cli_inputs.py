@@ -123,12 +123,13 @@ def test_what_a_shell_makes_of_a_pattern_leaves_the_output_out(
     shutil.copy("a.png", "pets-voc.png")
     Path("pets-voc").mkdir()
     shutil.move("pets-voc.png", "pets-voc/b.png")
-    shutil.copy("a.png", "errors.jsonl")  # no run with this output was there
+    shutil.copy("a.png", "more.jsonl")
     code, results, said = detect(".", "--no-images", "--json")
     assert (code, results["images"], "left out" in said) == (0, 3, False)
-    code, results, said = detect(".", "--no-images", "--json", "--resume")
-    assert (code, results["earlier"]) == (0, 2)
-    assert "2 outputs of rdlite left out; the first is detections.jsonl" in said
+    Path("more.jsonl").unlink()
+    code, results, said = detect(".", "--no-images", "--json", "--overwrite", "--format", "coco")
+    assert (code, results["images"]) == (0, 2)
+    assert "1 output of rdlite left out; the first is detections.jsonl" in said
 
 
 def test_a_run_in_which_all_failed_leaves_a_folder_that_is_no_input(
@@ -144,6 +145,13 @@ def test_a_run_in_which_all_failed_leaves_a_folder_that_is_no_input(
     capsys.readouterr()
     assert cli("detect", *glob("*"), *arguments) == 0
     assert "1 output of rdlite left out; the first is out\n" in capsys.readouterr().err
+    shutil.rmtree("out")
+    arguments = ("-o", ".", "--no-images", "--model", tiny_model, "--quiet")
+    assert cli("detect", "missing.png", *arguments) == 1
+    capsys.readouterr()
+    Path("errors.jsonl").write_text("")
+    assert cli("detect", *glob("*"), *arguments) == 0
+    assert "left out; the first is errors.jsonl\n" in capsys.readouterr().err
 
 
 def test_results_that_a_pattern_finds_beside_its_inputs_are_left_out(

@@ -382,6 +382,8 @@ def _same(item: Any) -> Any:
 @atexit.register
 def _kill_workers() -> None:
     """End processes that do not end by themselves, for which multiprocessing waits after this."""
+    if hasattr(signal, "SIGCHLD"):  # PyTorch would call it a failure of the run
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for process in multiprocessing.active_children():
         process.kill()
 

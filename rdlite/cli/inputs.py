@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from rdlite.batch.feed import WORK
+from rdlite.batch.feed import ERRORS, WORK
 from rdlite.errors import OptionError
+from rdlite.sinks import FORMATS
 from rdlite.storage.outputs import Input
 from rdlite.wording import count
 
@@ -28,6 +29,8 @@ VIDEOS: Final = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .flv .wmv".split()
 )
 """What the names of videos end in."""
+
+_RESULTS: Final = {ERRORS, *(f"detections{kind.ending}" for kind in FORMATS.values())}
 
 
 @dataclass(slots=True)
@@ -88,7 +91,7 @@ def find(
         outside: Where the output goes. What lies in it is not taken from a folder or pattern
             that reaches above it, so that a second run does not work on the output of the first.
         copies: Copies of images are written there.
-        reserved: Names in the output folder that no output of an input may have: results.
+        reserved: Names in the output folder that no output of an input may have.
 
     Raises:
         OptionError: The output goes where a folder or pattern would find it, or each file would
@@ -106,12 +109,12 @@ def find(
     found = Found()
     places: dict[str, str] = {}
     folders = _Folders()
-    top, begun = os.path.realpath(outside), os.path.isdir(outside / WORK)
+    top, begun = os.path.realpath(outside), any((outside / one).exists() for one in (WORK, ERRORS))
 
     def is_result(path: str) -> bool:
         """Whether an earlier run has left this file or folder in the output folder."""
         folder, name = os.path.split(path.rstrip("/" + os.sep))
-        return begun and name in reserved and folders.real(folder) == top
+        return begun and name in _RESULTS and folders.real(folder) == top
 
     for source in sources:
         # Of arguments that a shell made of dir/*, some are outputs from the second run on.
