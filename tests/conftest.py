@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import itertools
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,9 @@ from rdlite.modelfile import ModelSpec
 
 # For `train` and `tests`, which are not installed; last, so that an installed rdlite comes first.
 sys.path.append(str(Path(__file__).parents[1]))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's `&`: some tests send Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NAMES = ("person", "bicycle", "car", "traffic light", "dog")
 CATEGORY_IDS = (1, 2, 3, 10, 18)
